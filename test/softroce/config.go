@@ -1,0 +1,96 @@
+package softroce
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/zrdma/zrdma/test/softroce/kernel"
+)
+
+// MaxHosts is how many VMs a cluster may have.
+const MaxHosts = 16
+
+// Config of a cluster. The zero value is one VM with one rxe device.
+type Config struct {
+	Hosts     int // default 1
+	CPUs      int // of each VM; default 2
+	MemoryMiB int // of each VM; default 2048; the guest's tmpfs gets 3/4 of it at most
+	MTU       int // of every card; default 4200, which gives RoCE its 4096
+	// Rxe is how many cards and rxe devices a VM has; default 1. Device k sits
+	// on eth<k>, in a network of its own: Hub(k), 10.<77+k>.0.0/24, fd<77+k>::/64.
+	Rxe int
+	// Kernel says which kernel to boot. Default: see kernel.Config.
+	Kernel kernel.Config
+	// Accel is "kvm", "tcg" or "", which tries KVM and remembers the answer.
+	Accel string
+	// Init is a prebuilt binary of internal/guest/init. Default: built with
+	// CGO_ENABLED=0 by the go tool, once, and kept in the cache.
+	Init string
+	// Seed of the hubs' faults. Default 0.
+	Seed uint64
+	// Pcap gets the frames of Hub(0), Pcap+".1" those of Hub(1), and so on.
+	// Default: nothing is captured.
+	Pcap string
+	// BootTimeout is for each VM, from QEMU's start to rxe being up; default 2 minutes.
+	BootTimeout time.Duration
+	// Log gets a line about whatever takes long. Default: nobody.
+	Log io.Writer
+}
+
+func (c Config) withDefaults() (Config, error) {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.Hosts, 1)
+	def(&c.CPUs, 2)
+	def(&c.MemoryMiB, 2048)
+	def(&c.MTU, 4200)
+	def(&c.Rxe, 1)
+	if c.BootTimeout == 0 {
+		c.BootTimeout = 2 * time.Minute
+	}
+	if c.Log == nil {
+		c.Log = io.Discard
+	}
+	if c.Kernel.Log == nil {
+		c.Kernel.Log = c.Log
+	}
+	if c.Kernel.Cache == "" {
+		dir, err := kernel.CacheDir()
+		if err != nil {
+			return c, err
+		}
+		c.Kernel.Cache = dir
+	}
+	return c, c.check()
+}
+
+func (c Config) check() error {
+	inRange := func(what string, v, low, high int) error {
+		if v < low || v > high {
+			return fmt.Errorf("%s is %d, not in %d..%d", what, v, low, high)
+		}
+		return nil
+	}
+	err := errors.Join(
+		inRange("Hosts", c.Hosts, 1, MaxHosts),
+		inRange("CPUs", c.CPUs, 1, 64),
+		inRange("MemoryMiB", c.MemoryMiB, 256, 1<<20),
+		inRange("MTU", c.MTU, 1280, 9000), // 1280: IPv6 needs it
+		inRange("Rxe", c.Rxe, 1, 4),
+	)
+	if c.Accel != "" && c.Accel != "kvm" && c.Accel != "tcg" {
+		err = errors.Join(err, fmt.Errorf("Accel is %q, not kvm or tcg", c.Accel))
+	}
+	if c.BootTimeout < 0 {
+		err = errors.Join(err, errors.New("BootTimeout is negative"))
+	}
+	if err != nil {
+		return fmt.Errorf("softroce: configuration: %w", err)
+	}
+	return nil
+}

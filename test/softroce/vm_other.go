@@ -1,0 +1,23 @@
+//go:build !linux
+
+package softroce
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+type vm struct {
+	agent   net.Conn
+	cards   []net.Conn
+	console *console
+	exited  chan struct{}
+	err     error
+}
+
+func startVM(string, []string, [][]byte, int) (*vm, error) {
+	return nil, fmt.Errorf("start qemu: VMs are run on Linux only: %w", errors.ErrUnsupported)
+}
+
+func (*vm) kill() {}
