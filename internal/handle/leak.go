@@ -1,0 +1,93 @@
+package handle
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// record is what is remembered of an open object. It never points at the
+// object, so a forgotten object can be collected and noticed.
+type record struct {
+	kind  string
+	pcs   [16]uintptr
+	n     int
+	ended atomic.Bool
+}
+
+var (
+	liveMu sync.Mutex
+	live   = map[*record]struct{}{}
+
+	reporter atomic.Pointer[func(kind, stack string)]
+)
+
+func track(kind string) *record {
+	r := &record{kind: kind}
+	r.n = runtime.Callers(4, r.pcs[:])
+	liveMu.Lock()
+	live[r] = struct{}{}
+	liveMu.Unlock()
+	return r
+}
+
+func untrack(r *record) {
+	if r == nil {
+		return
+	}
+	r.ended.Store(true)
+	liveMu.Lock()
+	delete(live, r)
+	liveMu.Unlock()
+}
+
+func (r *record) stack() string {
+	var b strings.Builder
+	fr := runtime.CallersFrames(r.pcs[:r.n])
+	for {
+		f, more := fr.Next()
+		fmt.Fprintf(&b, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
+		if !more {
+			return b.String()
+		}
+	}
+}
+
+// Watch makes the collection of obj without Close a report. It frees nothing:
+// two cleanups have no order, and a verbs object must close before its parent.
+func Watch[T any](obj *T, h *Handle) {
+	runtime.AddCleanup(obj, func(r *record) {
+		if r.ended.Load() {
+			return
+		}
+		untrack(r)
+		if f := reporter.Load(); f != nil {
+			(*f)(r.kind, r.stack())
+			return
+		}
+		slog.Warn("zrdma: object was dropped without Close and is leaked", "kind", r.kind, "created", r.stack())
+	}, h.rec)
+}
+
+// OnLeak replaces the report of a leaked object; nil restores the log line.
+func OnLeak(f func(kind, stack string)) {
+	if f == nil {
+		reporter.Store(nil)
+		return
+	}
+	reporter.Store(&f)
+}
+
+// Live lists the open objects, each with the stack that created it.
+func Live() []string {
+	liveMu.Lock()
+	defer liveMu.Unlock()
+	var out []string
+	for r := range live {
+		out = append(out, r.kind+" created at\n"+r.stack())
+	}
+	return out
+}

@@ -1,0 +1,110 @@
+#include "zr.h"
+
+enum { CHUNK = 32 };
+
+static inline void *ptr(uint64_t v) { return (void *)(uintptr_t)v; }
+
+static void to_send_wr(struct ibv_send_wr *o, const struct zr_wr *w, struct ibv_sge *sge) {
+	memset(o, 0, sizeof *o);
+	o->wr_id = w->id;
+	o->sg_list = sge + w->sge_off;
+	o->num_sge = (int)w->num_sge;
+	o->opcode = w->opcode;
+	o->send_flags = w->flags;
+	switch (w->opcode) {
+	case IBV_WR_RDMA_WRITE_WITH_IMM:
+	case IBV_WR_SEND_WITH_IMM:
+		o->imm_data = htobe32(w->imm);
+		break;
+	case IBV_WR_LOCAL_INV:
+	case IBV_WR_SEND_WITH_INV:
+		o->invalidate_rkey = w->imm;
+		break;
+	}
+	switch (w->opcode) {
+	case IBV_WR_RDMA_WRITE:
+	case IBV_WR_RDMA_WRITE_WITH_IMM:
+	case IBV_WR_RDMA_READ:
+		o->wr.rdma.remote_addr = w->remote_addr;
+		o->wr.rdma.rkey = w->rkey;
+		break;
+	case IBV_WR_ATOMIC_CMP_AND_SWP:
+	case IBV_WR_ATOMIC_FETCH_AND_ADD:
+		o->wr.atomic.remote_addr = w->remote_addr;
+		o->wr.atomic.compare_add = w->compare_add;
+		o->wr.atomic.swap = w->swap;
+		o->wr.atomic.rkey = w->rkey;
+		break;
+	case IBV_WR_BIND_MW:
+		o->bind_mw.mw = ptr(w->mw);
+		o->bind_mw.rkey = w->rkey;
+		o->bind_mw.bind_info.mr = ptr(w->mr);
+		o->bind_mw.bind_info.addr = w->bind_addr;
+		o->bind_mw.bind_info.length = w->bind_length;
+		o->bind_mw.bind_info.mw_access_flags = w->bind_access;
+		break;
+	case IBV_WR_TSO:
+		o->tso.hdr = ptr(w->hdr);
+		o->tso.hdr_sz = w->hdr_sz;
+		o->tso.mss = w->mss;
+		break;
+	}
+	if (w->ah) {
+		o->wr.ud.ah = ptr(w->ah);
+		o->wr.ud.remote_qpn = w->remote_qpn;
+		o->wr.ud.remote_qkey = w->remote_qkey;
+	}
+	if (w->srqn) o->qp_type.xrc.remote_srqn = w->srqn;
+}
+
+int zr_post_send(struct ibv_qp *qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int *done) {
+	struct ibv_send_wr list[CHUNK], *bad;
+	*done = 0;
+	while (*done < n) {
+		int k = n - *done < CHUNK ? n - *done : CHUNK;
+		for (int i = 0; i < k; i++) {
+			to_send_wr(&list[i], &wr[*done + i], sge);
+			list[i].next = i + 1 < k ? &list[i + 1] : NULL;
+		}
+		bad = NULL;
+		int rc = ibv_post_send(qp, list, &bad);
+		if (rc) {
+			if (bad >= list && bad < list + k) *done += (int)(bad - list);
+			return rc > 0 ? rc : zr_errno();
+		}
+		*done += k;
+	}
+	return 0;
+}
+
+// post_recv serves queue pairs and shared receive queues.
+static int post_recv(struct ibv_qp *qp, struct ibv_srq *srq, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done) {
+	struct ibv_recv_wr list[CHUNK], *bad;
+	*done = 0;
+	while (*done < n) {
+		int k = n - *done < CHUNK ? n - *done : CHUNK;
+		for (int i = 0; i < k; i++) {
+			struct zr_recv_wr *w = &wr[*done + i];
+			list[i].wr_id = w->id;
+			list[i].sg_list = sge + w->sge_off;
+			list[i].num_sge = (int)w->num_sge;
+			list[i].next = i + 1 < k ? &list[i + 1] : NULL;
+		}
+		bad = NULL;
+		int rc = qp ? ibv_post_recv(qp, list, &bad) : ibv_post_srq_recv(srq, list, &bad);
+		if (rc) {
+			if (bad >= list && bad < list + k) *done += (int)(bad - list);
+			return rc > 0 ? rc : zr_errno();
+		}
+		*done += k;
+	}
+	return 0;
+}
+
+int zr_post_recv(struct ibv_qp *qp, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done) {
+	return post_recv(qp, NULL, wr, n, sge, done);
+}
+
+int zr_post_srq_recv(struct ibv_srq *srq, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done) {
+	return post_recv(NULL, srq, wr, n, sge, done);
+}

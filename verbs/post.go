@@ -1,0 +1,251 @@
+package verbs
+
+import (
+	"runtime"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"github.com/zrdma/zrdma/internal/provider"
+)
+
+// SendWR is a send work request. Which fields count depends on Opcode.
+//
+// Source: struct ibv_send_wr.
+type SendWR struct {
+	ID     uint64 // returned in the completion
+	Opcode WROpcode
+	Flags  SendFlags
+	SGList []SGE // what is sent, or where a READ or atomic result goes
+
+	// Inline is sent instead of SGList: any Go memory, at most
+	// QPCap.MaxInlineData bytes, free for reuse when the post returns.
+	Inline []byte
+
+	Imm            uint32 // *WithImm, in host order
+	InvalidateRKey RKey   // WRLocalInv, WRSendWithInv
+
+	RemoteAddr       uint64 // WRITE, READ, atomics, flush
+	RKey             RKey   // WRITE, READ, atomics, flush; the new key of WRBindMW
+	CompareAdd, Swap uint64 // atomics; Swap is the value of WRAtomicWrite
+
+	AH                    *AH    // UD: where it goes
+	RemoteQPN, RemoteQKey uint32 // UD
+	RemoteSRQN            uint32 // XRC
+
+	BindMW     *MW         // WRBindMW: a type 2 window
+	BindMR     *MR         // required: nil crashes the rxe provider
+	BindAddr   uint64      // WRBindMW: what the window exposes
+	BindLength uint64      // bytes
+	BindAccess AccessFlags // WRBindMW: AccessRemoteRead, AccessRemoteWrite, AccessRemoteAtomic
+
+	TSOHeader []byte // WRTSO
+	MSS       uint16 // WRTSO: payload bytes of a packet
+
+	FlushType, FlushLevel uint32 // WRFlush; its length is CompareAdd
+}
+
+// RecvWR is a receive work request.
+//
+// Source: struct ibv_recv_wr.
+type RecvWR struct {
+	ID     uint64
+	SGList []SGE
+}
+
+func addr(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
+
+// flatten turns the requests into the pointer-free form of the seam, in scratch
+// memory that the caller holds the lock of.
+func (q *QP) flatten(verb string, wrs []SendWR) (int, error) {
+	q.send.wr, q.send.sge = q.send.wr[:0], q.send.sge[:0]
+	for i := range wrs {
+		w := &wrs[i]
+		o := provider.WR{
+			ID: w.ID, Opcode: w.Opcode, Flags: w.Flags, RemoteAddr: w.RemoteAddr, RKey: w.RKey,
+			CompareAdd: w.CompareAdd, Swap: w.Swap, Imm: w.Imm, SRQN: w.RemoteSRQN,
+			SGEOff: uint32(len(q.send.sge)), NumSGE: uint32(len(w.SGList)), MSS: w.MSS,
+			FlushType: w.FlushType, FlushLevel: w.FlushLevel,
+		}
+		switch w.Opcode {
+		case WRLocalInv, WRSendWithInv:
+			o.Imm = uint32(w.InvalidateRKey)
+		case WRBindMW:
+			if w.BindMW == nil || w.BindMR == nil {
+				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "WRBindMW needs BindMW and BindMR; to unbind post WRLocalInv"}
+			}
+			if w.BindMW.h.Closed() || w.BindMR.h.Closed() {
+				return i, verbClosed(verb)
+			}
+			o.MW, o.MR = w.BindMW.p.Handle(), w.BindMR.p.Handle()
+			o.BindAddr, o.BindLength, o.BindAccess = w.BindAddr, w.BindLength, w.BindAccess
+		case WRTSO:
+			o.Hdr, o.HdrSize = addr(w.TSOHeader), uint16(len(w.TSOHeader))
+		case WRAtomicCmpAndSwp, WRAtomicFetchAndAdd, WRAtomicWrite:
+			if w.RemoteAddr&7 != 0 {
+				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "the remote address of an atomic must be a multiple of 8"}
+			}
+		}
+		if w.AH != nil {
+			if w.AH.h.Closed() {
+				return i, verbClosed(verb)
+			}
+			o.AH, o.RemoteQPN, o.RemoteQKey = w.AH.p.Handle(), w.RemoteQPN, w.RemoteQKey
+		} else if q.typ == QPTUD {
+			return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a UD send needs an address handle"}
+		}
+		if len(w.Inline) > 0 {
+			if len(w.SGList) > 0 {
+				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "SendWR.Inline and SGList exclude each other"}
+			}
+			o.Flags |= SendInline
+			o.NumSGE = 1
+			q.send.sge = append(q.send.sge, SGE{Addr: addr(w.Inline), Length: uint32(len(w.Inline))})
+		}
+		if o.Flags&SendInline != 0 {
+			var n uint64
+			for _, s := range w.SGList {
+				n += uint64(s.Length)
+			}
+			if n+uint64(len(w.Inline)) > uint64(q.cap.MaxInlineData) {
+				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "inline data is longer than QPCap.MaxInlineData"}
+			}
+		}
+		q.send.sge = append(q.send.sge, w.SGList...)
+		q.send.wr = append(q.send.wr, o)
+	}
+	return len(wrs), nil
+}
+
+// PostSend posts work requests in order, in one call into the provider, and
+// returns how many were accepted: on an error the request of that index was
+// refused, those before it are under way. The memory they name belongs to the
+// device until they complete. It allocates nothing and never blocks.
+// ErrQueueFull when the send queue has no room.
+//
+// Verb: ibv_post_send(3).
+func (q *QP) PostSend(wrs []SendWR) (int, error) {
+	if q.h.Enter() != nil {
+		return 0, verbClosed("ibv_post_send")
+	}
+	defer q.h.Exit()
+	if len(wrs) == 0 {
+		return 0, nil
+	}
+	q.send.Lock()
+	defer q.send.Unlock()
+	n, ferr := q.flatten("ibv_post_send", wrs)
+	var err error
+	if len(q.send.wr) > 0 {
+		if n, err = q.p.PostSend(q.send.wr, q.send.sge); err != nil {
+			err = verbErr("ibv_post_send", err)
+		}
+	}
+	runtime.KeepAlive(wrs)
+	if err == nil {
+		err = ferr
+	}
+	return n, err
+}
+
+// WRPost posts work requests through the ibv_wr_* builder, all or none. The
+// queue pair must have been created with QPConfig.SendOps. With dry the batch is
+// built and aborted: it says whether the device would take it. A refusal
+// returns the index of the request at fault, where it is known.
+//
+// On rxe with rdma-core before 64, gather lists of uneven lengths go through
+// ibv_post_send, for the builder's list is faulty there; a full queue may then
+// accept a part, and the index says how many.
+//
+// Verb: ibv_wr_start(3), ibv_wr_complete(3), ibv_wr_abort(3), ibv_wr_send(3),
+// ibv_wr_send_imm(3), ibv_wr_send_inv(3), ibv_wr_send_tso(3), ibv_wr_rdma_write(3),
+// ibv_wr_rdma_write_imm(3), ibv_wr_rdma_read(3), ibv_wr_atomic_cmp_swp(3),
+// ibv_wr_atomic_fetch_add(3), ibv_wr_atomic_write(3), ibv_wr_flush(3),
+// ibv_wr_bind_mw(3), ibv_wr_local_inv(3), ibv_wr_set_ud_addr(3),
+// ibv_wr_set_xrc_srqn(3), ibv_wr_set_inline_data(3), ibv_wr_set_inline_data_list(3),
+// ibv_wr_set_sge(3), ibv_wr_set_sge_list(3).
+func (q *QP) WRPost(wrs []SendWR, dry bool) (int, error) {
+	if q.h.Enter() != nil {
+		return 0, verbClosed("ibv_wr_start")
+	}
+	defer q.h.Exit()
+	if len(wrs) == 0 {
+		return 0, nil
+	}
+	q.send.Lock()
+	defer q.send.Unlock()
+	if i, err := q.flatten("ibv_wr_start", wrs); err != nil {
+		return i, err
+	}
+	i, err := q.p.WRPost(q.send.wr, q.send.sge, dry)
+	runtime.KeepAlive(wrs)
+	if err != nil {
+		return i, verbErr("ibv_wr_complete", err)
+	}
+	return len(wrs), nil
+}
+
+type recvScratch struct {
+	sync.Mutex
+	wr  []provider.RecvWR // guarded by the mutex
+	sge []SGE
+}
+
+func (r *recvScratch) post(verb string, wrs []RecvWR, f func([]provider.RecvWR, []SGE) (int, error)) (int, error) {
+	if len(wrs) == 0 {
+		return 0, nil
+	}
+	r.Lock()
+	defer r.Unlock()
+	r.wr, r.sge = r.wr[:0], r.sge[:0]
+	for i := range wrs {
+		r.wr = append(r.wr, provider.RecvWR{ID: wrs[i].ID, SGEOff: uint32(len(r.sge)), NumSGE: uint32(len(wrs[i].SGList))})
+		r.sge = append(r.sge, wrs[i].SGList...)
+	}
+	n, err := f(r.wr, r.sge)
+	if err != nil {
+		return n, verbErr(verb, err)
+	}
+	return n, nil
+}
+
+// PostRecv posts receive work requests in order and returns how many were
+// accepted. ErrQueueFull when the receive queue has no room.
+//
+// In QPSReset it is refused with EINVAL, for rxe takes such requests and loses
+// them. One posted after Modify to QPSErr is flushed, on rxe too, which by
+// itself would never look at it.
+//
+// Verb: ibv_post_recv(3).
+func (q *QP) PostRecv(wrs []RecvWR) (int, error) {
+	if q.h.Enter() != nil {
+		return 0, verbClosed("ibv_post_recv")
+	}
+	defer q.h.Exit()
+	if q.state.Load() == int32(QPSReset) {
+		return 0, &Error{Verb: "ibv_post_recv", Cause: syscall.EINVAL, Hint: "the queue pair is in RESET; move it to INIT first"}
+	}
+	return q.recv.post("ibv_post_recv", wrs, q.p.PostRecv)
+}
+
+// BindMW binds a type 1 window to length bytes at addr of mr; a length of 0
+// unbinds it. mr is required either way: a nil one crashes the rxe provider.
+// The bind completes on the send queue as WCBindMW.
+//
+// Verb: ibv_bind_mw(3).
+func (q *QP) BindMW(w *MW, mr *MR, id uint64, flags SendFlags, addr, length uint64, access AccessFlags) error {
+	if err := enter(&q.h, "ibv_bind_mw"); err != nil {
+		return err
+	}
+	defer q.h.Exit()
+	if w == nil || mr == nil {
+		return &Error{Verb: "ibv_bind_mw", Cause: syscall.EINVAL, Hint: "a window and a region are required, also to unbind (with length 0)"}
+	}
+	if w.t != MWType1 {
+		return &Error{Verb: "ibv_bind_mw", Cause: syscall.EINVAL, Hint: "a type 2 window is bound by posting WRBindMW"}
+	}
+	if w.h.Closed() || mr.h.Closed() {
+		return verbClosed("ibv_bind_mw")
+	}
+	return verbErr("ibv_bind_mw", q.p.BindMW(w.p, mr.p, id, flags, addr, length, access))
+}
