@@ -117,7 +117,7 @@ func (c *Cluster) Kernel() string { return c.initrd.kernel.Release }
 func (c *Cluster) Close() error {
 	c.closeOnce.Do(func() {
 		for _, h := range c.hosts {
-			h.Kill()
+			h.close()
 		}
 		for _, h := range c.hubs {
 			c.closeErr = errors.Join(c.closeErr, h.Close())

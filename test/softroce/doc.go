@@ -11,9 +11,9 @@
 //
 // A guest runs the host's own userland: it sees the host's file system read-only
 // below a layer of its own, so a test binary is simply there, and what a guest
-// writes is gone when it ends unless CopyOut fetches it. Host i has the name
-// host<i>, on its first card the addresses 10.77.0.<i+1> and fd77::<i+1>, and
-// the device rxe0 with the card eth0 below it.
+// writes is gone when it ends unless CopyOut fetches it. Host i has, on its first
+// card, the addresses 10.77.0.<i+1> (name host<i>) and fd77::<i+1> (name
+// host<i>-v6), and the device rxe0 with the card eth0 below it.
 //
 // # Ownership
 //

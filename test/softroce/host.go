@@ -19,10 +19,13 @@ type Host struct {
 	index   int
 	log     kernelLog
 
+	life sync.Mutex // held by the one who boots
+
 	mu     sync.Mutex // guards what follows
-	vm     *vm
+	vm     *vm        // the last one started
 	client *agent.Client
 	boots  Boot
+	closed bool
 }
 
 // Boot says how the last boot of a host went.
@@ -58,7 +61,7 @@ func (h *Host) Boot() Boot {
 	return h.boots
 }
 
-// Console is what the VM's console printed since its last boot.
+// Console is what the VM's console printed since its last start.
 func (h *Host) Console() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -73,19 +76,25 @@ func (h *Host) Kill() {
 	h.mu.Lock()
 	v := h.vm
 	h.mu.Unlock()
-	if v == nil {
-		return
+	if v != nil {
+		v.kill()
 	}
-	v.kill()
-	for _, hub := range h.cluster.hubs {
-		hub.Detach(h.index)
-	}
+}
+
+// close is Kill, and nothing is booted any more.
+func (h *Host) close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.Kill()
 }
 
 // Restart kills the VM if it still runs and boots it again, with the same
 // addresses and a new layer above the host's files.
 func (h *Host) Restart(ctx context.Context) error {
 	h.Kill()
+	h.life.Lock()
+	defer h.life.Unlock()
 	return h.boot(ctx)
 }
 
@@ -142,11 +151,17 @@ func (h *Host) launch(accel string) (*vm, error) {
 	if err != nil {
 		return nil, h.wrap("configure", nil, err)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, h.wrap("start", nil, ErrDown)
+	}
 	args := qemuArgs(c.cfg, c.initrd.kernel.Image, accel, h.index)
 	v, err := startVM(c.qemu, args, [][]byte{c.initrd.archive, conf}, c.cfg.Rxe)
 	if err != nil {
 		return nil, h.wrap("start", nil, err)
 	}
+	h.vm, h.client = v, nil
 	return v, nil
 }
 
@@ -174,7 +189,7 @@ func (h *Host) bootWith(ctx context.Context, accel string) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.vm, h.client = v, client
+	h.client = client
 	h.boots = Boot{Accel: accel, Wall: time.Since(begin), Guest: seconds(hello.Uptime)}
 	for _, s := range hello.Steps {
 		h.boots.Steps = append(h.boots.Steps, BootStep{s.Step, seconds(s.Uptime)})
@@ -191,7 +206,7 @@ func (h *Host) waitReady(ctx context.Context, v *vm, client *agent.Client) (agen
 	}
 	ready := make(chan answer, 1)
 	go func() {
-		hello, err := client.WaitReady(ctx)
+		hello, err := client.WaitReady(ctx) // ends with the VM at the latest
 		ready <- answer{hello, err}
 	}()
 	select {
@@ -241,7 +256,7 @@ func (h *Host) wrap(step string, v *vm, err error) error {
 func (h *Host) up() (*agent.Client, *vm, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.vm == nil {
+	if h.client == nil {
 		return nil, nil, h.wrap("reach", nil, ErrDown)
 	}
 	select {

@@ -31,7 +31,9 @@ func guestConfig(cfg Config, host int) guest.Config {
 			if card > 0 {
 				name += fmt.Sprintf("-%d", card)
 			}
-			g.Names = append(g.Names, guest.Name{Addr: ipv4(h, card), Name: name}, guest.Name{Addr: ipv6(h, card), Name: name})
+			// One name has one address: a server that listens for IPv4 alone, as
+			// rping does, must be found by name.
+			g.Names = append(g.Names, guest.Name{Addr: ipv4(h, card), Name: name}, guest.Name{Addr: ipv6(h, card), Name: name + "-v6"})
 		}
 	}
 	return g

@@ -81,6 +81,10 @@ func (v *vm) run() error {
 		started <- err
 		if err == nil {
 			v.err = v.cmd.Wait()
+			// The agent's wire stays: what QEMU sent last is still to be read.
+			for _, c := range v.cards {
+				_ = c.Close()
+			}
 			close(v.exited)
 		}
 	}()

@@ -37,8 +37,19 @@ const (
 
 // Main runs the command line and returns the exit code.
 func Main(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case sig := <-signals:
+			signal.Stop(signals) // a second one ends us the hard way, and QEMU with us
+			cancel(signalError{sig.(syscall.Signal)})
+		case <-ctx.Done():
+		}
+	}()
 	if len(args) == 0 {
 		fmt.Fprint(os.Stderr, usage)
 		return exitUsage
@@ -83,12 +94,20 @@ func fail(err error) int {
 	return exitFail
 }
 
+// signalError ends a run that was told to stop.
+type signalError struct{ sig syscall.Signal }
+
+func (e signalError) Error() string { return "stopped by a signal: " + e.sig.String() }
+
 // exitCode is what a finished run means for our own exit.
 func exitCode(err error) int {
 	var exit *softroce.ExitError
+	var stopped signalError
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &stopped):
+		return 128 + int(stopped.sig)
 	case errors.As(err, &exit):
 		return exit.Code
 	case errors.Is(err, errTimeout):

@@ -30,7 +30,11 @@ func runCommand(ctx context.Context, args []string) int {
 	r.cfg.Log = os.Stderr
 	c, err := softroce.Start(ctx, r.cfg)
 	if err != nil {
-		return fail(err)
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause // not the console of a VM that we stopped ourselves
+		}
+		fail(err)
+		return exitCode(err)
 	}
 	defer c.Close() // for a panic; a second Close is nil
 	if r.times {

@@ -180,8 +180,13 @@ func (h *Hub) receive(n int, p *port) {
 	buf := make([]byte, maxFrame)
 	for {
 		k, err := p.conn.Read(buf)
-		if err != nil {
-			return // unplugged, or the VM is gone
+		if err != nil { // unplugged, or the VM is gone
+			h.mu.Lock()
+			if h.ports[n] == p {
+				h.unplug(n)
+			}
+			h.mu.Unlock()
+			return
 		}
 		if k >= 14 {
 			h.forward(n, append([]byte(nil), buf[:k]...))

@@ -33,6 +33,11 @@ func runAgent() error {
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited); err != nil {
 		return fmt.Errorf("memlock: %w", err)
 	}
+	// A process starts with 1024 otherwise and may raise it to 4096 only.
+	files := unix.Rlimit{Cur: 1 << 16, Max: 1 << 20}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
 	port, err := openPort()
 	if err != nil {
 		return err
