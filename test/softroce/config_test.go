@@ -1,0 +1,102 @@
+package softroce
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zrdma/zrdma/test/softroce/kernel"
+)
+
+// A new field must be given a default here, or be said to have none.
+func TestDefaults(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	got, err := Config{}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"Hosts": 1, "CPUs": 2, "MemoryMiB": 2048, "MTU": 4200, "Rxe": 1, "BootTimeout": 2 * time.Minute,
+		"Accel": "", "Init": "", "Seed": uint64(0), "Pcap": "",
+	}
+	v := reflect.ValueOf(got)
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Name
+		w, ok := want[name]
+		switch {
+		case name == "Log" || name == "Kernel":
+			if v.Field(i).IsZero() {
+				t.Errorf("%s has no default", name)
+			}
+		case !ok:
+			t.Errorf("%s is not covered", name)
+		case v.Field(i).Interface() != w:
+			t.Errorf("%s is %v, want %v", name, v.Field(i).Interface(), w)
+		}
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	for want, cfg := range map[string]Config{
+		"Hosts":       {Hosts: 17},
+		"CPUs":        {CPUs: -1},
+		"MemoryMiB":   {MemoryMiB: 10},
+		"MTU":         {MTU: 10000},
+		"Rxe":         {Rxe: 5},
+		"Accel":       {Accel: "hvf"},
+		"BootTimeout": {BootTimeout: -1},
+	} {
+		if _, err := cfg.withDefaults(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+func TestGuestConfig(t *testing.T) {
+	g := guestConfig(Config{Hosts: 2, Rxe: 2, MTU: 4200}, 1)
+	if n := g.NICs[1]; n.MAC != "52:54:00:77:01:02" || n.Name != "eth1" || n.Rxe != "rxe1" ||
+		!reflect.DeepEqual(n.Addrs, []string{"10.78.0.2/24", "fd78::2/64"}) {
+		t.Errorf("second card: %+v", n)
+	}
+	if len(g.Names) != 8 || g.Names[0].Name != "host0" || g.Names[0].Addr != "10.77.0.1" || g.Names[7].Name != "host1-1-v6" {
+		t.Errorf("names: %+v", g.Names)
+	}
+}
+
+func TestQemuArgs(t *testing.T) {
+	cfg, err := Config{Rxe: 2, Kernel: kernel.Config{Cache: t.TempDir()}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := strings.Join(qemuArgs(cfg, "vmlinuz", "tcg", 0), " ")
+	for _, want := range []string{"local.str=5", "local.str=6", "-accel tcg,thread=multi", "-smp 2", "/proc/self/fd/4", "fd=3"} {
+		if !strings.Contains(args, want) {
+			t.Errorf("no %q in %s", want, args)
+		}
+	}
+}
+
+func TestRememberAccel(t *testing.T) {
+	cache := t.TempDir()
+	if got := recallAccel(cache, "k"); got != "" {
+		t.Errorf("from nothing: %q", got)
+	}
+	for _, a := range []string{"kvm", "tcg"} {
+		if err := rememberAccel(cache, "k", a); err != nil {
+			t.Fatal(err)
+		}
+		if got := recallAccel(cache, "k"); got != a {
+			t.Errorf("got %q, want %q", got, a)
+		}
+	}
+	for range 2 {
+		if err := ForgetAccel(cache); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := recallAccel(cache, "k"); got != "" {
+		t.Errorf("after Forget: %q", got)
+	}
+}
