@@ -110,9 +110,9 @@ func (x *FD) Wait(ctx context.Context, try func() syscall.Errno) error {
 // Interrupt ends every Wait, now and later, with ECANCELED. When it returns no
 // try is running, so the C object behind the descriptor may be destroyed.
 func (x *FD) Interrupt() {
+	x.trying.Lock() // waits for the try under way
 	x.stopped.Store(true)
-	x.trying.Lock()
-	x.trying.Unlock() //nolint:staticcheck // waits for the try under way
+	x.trying.Unlock()
 	x.f.SetReadDeadline(time.Unix(1, 0))
 }
 

@@ -1,0 +1,46 @@
+# A laptop and CI run the same targets. `make demo` and `make test` install what
+# they lack (with apt when root; else they print the command).
+.PHONY: all deps bin demo test unit rxe check bench coverage clean
+TOOL = go tool -modfile=tools/go.mod
+BIN  = bin/softroce bin/suite.test
+
+all: check test
+
+deps:
+	@sh scripts/deps.sh
+
+# The harness is built without cgo so that it can be its own guest's init.
+bin: deps
+	CGO_ENABLED=0 go build -o bin/softroce ./test/softroce/cmd/softroce
+	go build -o bin/ ./cmd/... ./examples/...
+	go test -c -o bin/suite.test ./test/suite
+
+bin/door: bin
+	go test -c -gcflags=all=-d=checkptr -o bin/suite-checkptr.test ./test/suite
+	go test -c -asan -o bin/suite-asan.test ./test/suite
+
+demo: bin
+	@sh scripts/demo.sh
+
+test: unit rxe
+
+# Everything that needs no device, with the race detector.
+unit: deps
+	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 5m $$(go list ./... | grep -v /test/suite)
+	go test -run TestEveryCaseIsThere ./test/suite
+
+# The kernel's Soft-RoCE in a VM. KERNEL=6.12 for Debian's backports kernel.
+rxe: bin bin/door
+	sh scripts/rxe.sh
+
+check: deps
+	@sh scripts/check.sh
+
+bench: bin
+	@sh scripts/bench.sh
+
+coverage:
+	go run ./internal/coverage/cmd/coverage
+
+clean:
+	rm -rf bin
