@@ -219,7 +219,7 @@ func TestReattach(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(t, a, 1, 0, 3) // into the void
-	for { // a Write returns before the hub has switched the frame
+	for {               // a Write returns before the hub has switched the frame
 		if s, err := h.Stats(0, 1); err != nil || s.Sent == 3 {
 			break
 		}
