@@ -39,6 +39,8 @@ type Context struct {
 	h handle.Handle
 	p provider.Context
 
+	borrowed bool // the connection manager's: Close leaves it open
+
 	mu   sync.Mutex
 	objs map[uint64]any // guarded by mu: cookie to weak pointer, for events
 }
@@ -278,8 +280,14 @@ func (c *Context) GetAsyncEvent(ctx context.Context) (AsyncEvent, error) {
 // Close closes the device. It fails with ErrInUse while objects made from it are
 // open, and makes a pending GetAsyncEvent return ErrClosed.
 //
+// A context that came from the connection manager is shared by all its ids and
+// stays open; its Close is nil.
+//
 // Verb: ibv_close_device(3).
 func (c *Context) Close() error {
+	if c.borrowed {
+		return nil
+	}
 	return verbErr("ibv_close_device", c.h.Close(func() error {
 		c.p.Interrupt()
 		return c.p.Close()

@@ -16,6 +16,8 @@ type PD struct {
 	h handle.Handle
 	c *Context
 	p provider.PD
+
+	borrowed bool // the connection manager's: Close leaves it allocated
 }
 
 // AllocPD allocates a protection domain.
@@ -60,7 +62,14 @@ func (d *PD) Context() *Context { return d.c }
 // queue pairs of it are open.
 //
 // Verb: ibv_dealloc_pd(3).
-func (d *PD) Close() error { return verbErr("ibv_dealloc_pd", d.h.Close(d.p.Close)) }
+func (d *PD) Close() error {
+	return verbErr("ibv_dealloc_pd", d.h.Close(func() error {
+		if d.borrowed {
+			return nil
+		}
+		return d.p.Close()
+	}))
+}
 
 // MR is a registered memory region. While it is open its memory is pinned and
 // reachable, so the garbage collector neither moves nor frees it.
