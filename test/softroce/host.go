@@ -113,6 +113,7 @@ func (h *Host) boot(ctx context.Context) error {
 		c.accel = "tcg"
 		return h.bootInTurn(ctx)
 	}
+	begin := time.Now()
 	v, err := h.launch("kvm")
 	if err != nil {
 		return err
@@ -126,15 +127,20 @@ func (h *Host) boot(ctx context.Context) error {
 		v.kill()
 		return h.wrap("prove KVM", v, ctx.Err())
 	}
-	v.kill()
 	if c.accel == "" {
+		v.kill()
 		c.accel = "tcg"
 		fmt.Fprintln(c.cfg.Log, "softroce: KVM does not boot this kernel; going on with emulation (remembered; `softroce reset` forgets)")
 	}
 	if err := rememberAccel(c.cfg.Kernel.Cache, key, c.accel); err != nil {
 		fmt.Fprintln(c.cfg.Log, "softroce: cannot remember that:", err)
 	}
-	return h.bootInTurn(ctx)
+	if c.accel == "tcg" {
+		return h.bootInTurn(ctx)
+	}
+	c.accelMu.Unlock()
+	defer c.accelMu.Lock()
+	return h.finishBoot(ctx, v, "kvm", begin)
 }
 
 // bootInTurn is called with accelMu held and lets the others go on.
@@ -166,12 +172,17 @@ func (h *Host) launch(accel string) (*vm, error) {
 }
 
 func (h *Host) bootWith(ctx context.Context, accel string) error {
-	c := h.cluster
 	begin := time.Now()
 	v, err := h.launch(accel)
 	if err != nil {
 		return err
 	}
+	return h.finishBoot(ctx, v, accel, begin)
+}
+
+// finishBoot plugs a VM in and waits until it is ready.
+func (h *Host) finishBoot(ctx context.Context, v *vm, accel string, begin time.Time) error {
+	c := h.cluster
 	for card, conn := range v.cards {
 		if err := c.hubs[card].Attach(h.index, conn); err != nil {
 			v.kill()
