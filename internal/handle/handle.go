@@ -25,7 +25,12 @@ func (closedError) Is(target error) bool { return target == net.ErrClosed }
 // ErrInUse is returned by Close while objects made from this one are open.
 var ErrInUse = errors.New("object is in use")
 
+var errParents = fmt.Errorf("handle: more than %d parents", maxParents)
+
 const closedBit = int64(1) << 62
+
+// A queue pair has the most parents: domain, two CQs, SRQ, XRC domain, RSS table.
+const maxParents = 6
 
 // Handle is embedded in every object. The zero value is not usable: see Init.
 type Handle struct {
@@ -33,7 +38,7 @@ type Handle struct {
 	children atomic.Int64
 	mu       sync.Mutex // serialises Close
 	done     bool       // guarded by mu
-	parents  [5]*Handle
+	parents  [maxParents]*Handle
 	rec      *record
 }
 
@@ -44,6 +49,10 @@ func (h *Handle) Init(kind string, parents ...*Handle) error {
 	for _, p := range parents {
 		if p == nil {
 			continue
+		}
+		if n == len(h.parents) {
+			h.release()
+			return errParents
 		}
 		if err := p.Enter(); err != nil {
 			h.release()
@@ -80,7 +89,7 @@ func (h *Handle) AddParent(p *Handle) error {
 		h.parents[i] = p
 		return nil
 	}
-	return fmt.Errorf("handle: more than %d parents", len(h.parents))
+	return errParents
 }
 
 func (h *Handle) release() {

@@ -71,10 +71,20 @@ func (x *FD) Wait(ctx context.Context, try func() syscall.Errno) error {
 		}
 	}
 	defer func() { x.turn <- struct{}{} }()
-	if done := ctx.Done(); done != nil {
-		stop := context.AfterFunc(ctx, func() { x.f.SetReadDeadline(time.Unix(1, 0)) })
+	if ctx.Done() != nil {
+		fired := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			x.f.SetReadDeadline(time.Unix(1, 0))
+			close(fired)
+		})
+		// The turn is given back only when the deadline can no longer come: it
+		// would end the next waiter.
 		defer func() {
-			if !stop() && !x.stopped.Load() {
+			if stop() {
+				return
+			}
+			<-fired
+			if !x.stopped.Load() {
 				x.f.SetReadDeadline(time.Time{})
 			}
 		}()
@@ -99,10 +109,6 @@ func (x *FD) Wait(ctx context.Context, try func() syscall.Errno) error {
 		return syscall.ECANCELED
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case os.IsTimeout(err):
-		// The deadline of a waiter before us fired late.
-		x.f.SetReadDeadline(time.Time{})
-		return syscall.EAGAIN
 	}
 	return err
 }
