@@ -2,6 +2,7 @@ package suite_test
 
 import (
 	_ "embed"
+	"flag"
 	"fmt"
 	"os"
 	"sort"
@@ -71,6 +72,9 @@ func TestVerbs(t *testing.T) {
 			ran++
 			before := len(handle.Live())
 			t.Cleanup(func() {
+				if t.Skipped() {
+					t.Errorf("%s was skipped: what the device cannot do is a checked error, not a skip", id)
+				}
 				if t.Failed() {
 					return
 				}
@@ -83,7 +87,11 @@ func TestVerbs(t *testing.T) {
 			c.fn(t, newEnv(t, dev))
 		})
 	}
-	fmt.Fprintf(os.Stderr, "verbs suite: %d of %d cases ran, %d passed\n", ran, len(listedIDs()), passed)
+	all := len(listedIDs())
+	fmt.Fprintf(os.Stderr, "verbs suite: %d of %d cases ran, %d passed, kernel %s\n", ran, all, passed, kernel())
+	if f := flag.Lookup("test.run"); f != nil && !strings.Contains(f.Value.String(), "/") && passed < all {
+		t.Errorf("verbs suite: %d of %d cases passed", passed, all)
+	}
 }
 
 // testDevice names the device under test. Where none is asked for there is
