@@ -3,7 +3,6 @@ package verbs
 import (
 	"context"
 	"errors"
-	"runtime"
 	"syscall"
 	"weak"
 
@@ -66,7 +65,11 @@ func (ch *CompChannel) event(cookie uint64, err error) (*CQ, error) {
 		}
 		return nil, verbErr("ibv_get_cq_event", err)
 	}
-	return lookup[CQ](ch.c, cookie), nil
+	q := lookup[CQ](ch.c, cookie)
+	if q != nil {
+		q.wait.armed.Store(false)
+	}
+	return q, nil
 }
 
 // Close frees the channel: ErrInUse while a CQ uses it. A pending Get returns ErrClosed.
@@ -98,6 +101,7 @@ type CQ struct {
 	p      provider.CQ
 	ch     *CompChannel
 	cookie uint64
+	wait   waitState
 }
 
 // CreateCQ makes a completion queue of at least cqe entries.
@@ -138,6 +142,7 @@ func (c *Context) CreateCQ(cqe int, cfg *CQConfig) (*CQ, error) {
 		return nil, verbErr(verb, err)
 	}
 	q.p = p
+	q.wait.init()
 	c.register(q.cookie, weak.Make(q))
 	watch(q, &q.h)
 	return q, nil
@@ -214,47 +219,6 @@ func (q *CQ) ReqNotify(solicitedOnly bool) error {
 	err := q.p.ReqNotify(solicitedOnly)
 	q.h.Exit()
 	return verbErr("ibv_req_notify_cq", err)
-}
-
-// Wait returns completions, waiting on the channel when there are none: it spins
-// for spinNS nanoseconds, arms, polls once more and parks. It needs a channel of
-// its own, for it takes every event of it. With a spin of 0 an idle Wait uses
-// no CPU at once.
-//
-// Verb: ibv_poll_cq(3), ibv_req_notify_cq(3), ibv_get_cq_event(3).
-func (q *CQ) Wait(ctx context.Context, wc []WC, spinNS int64) (int, error) {
-	if len(wc) == 0 {
-		return 0, &Error{Verb: "ibv_poll_cq", Cause: syscall.EINVAL, Hint: "no room for a completion"}
-	}
-	for {
-		var n int
-		var err error
-		if spinNS > 0 {
-			n, err = q.PollSpin(wc, spinNS)
-		} else {
-			n, err = q.Poll(wc)
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
-		if q.ch == nil {
-			if err := ctx.Err(); err != nil {
-				return 0, err
-			}
-			runtime.Gosched()
-			continue
-		}
-		if err := q.ReqNotify(false); err != nil {
-			return 0, err
-		}
-		// A completion between the last poll and the arming raises no event.
-		if n, err := q.Poll(wc); n > 0 || err != nil {
-			return n, err
-		}
-		if _, err := q.ch.Get(ctx); err != nil {
-			return 0, err
-		}
-	}
 }
 
 // Resize changes the capacity to at least cqe; completions stay. EINVAL when

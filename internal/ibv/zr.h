@@ -111,6 +111,13 @@ int zr_poll_cq(struct ibv_cq *cq, int n, struct ibv_wc *wc);
 int zr_poll_spin(struct ibv_cq *cq, int n, struct ibv_wc *wc, int64_t ns);
 int zr_poll_cq_ex(struct ibv_cq *cq, int n, struct zr_wc_ex *wc, uint64_t wc_flags, int one_by_one);
 int zr_modify_cq(struct ibv_cq *cq, uint16_t count, uint16_t period);
+// wait.c
+struct zr_wait {
+	int32_t armed;  // an event was asked for and not taken yet
+	int32_t spun;   // 1: the spin found a completion, 2: in vain
+};
+int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns,
+	       struct zr_wait *w);
 
 // qp.c
 int zr_create_qp(struct ibv_context *c, struct ibv_pd *pd, struct ibv_cq *scq, struct ibv_cq *rcq, struct ibv_srq *srq,

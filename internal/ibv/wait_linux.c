@@ -1,0 +1,40 @@
+#define _GNU_SOURCE
+#include "zr.h"
+#include <poll.h>
+#include <time.h>
+
+// One crossing for a whole wait: poll, spin, arm, poll again, sleep on the
+// channel for at most nap_ns, take the event, poll. The limit on the sleep is
+// the way out: the caller looks at its context between calls.
+int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns,
+	       struct zr_wait *w) {
+	int k = ibv_poll_cq(cq, n, wc);
+	if (k) return k;
+	if (spin_ns > 0) {
+		k = zr_poll_spin(cq, n, wc, spin_ns);
+		w->spun = k ? 1 : 2;
+		if (k) return k;
+	}
+	for (;;) {
+		if (!w->armed) {
+			errno = 0;
+			int rc = zr_ret(ibv_req_notify_cq(cq, 0));
+			if (rc) return -rc;
+			w->armed = 1;
+			// A completion between the last poll and the arming raises no event.
+			k = ibv_poll_cq(cq, n, wc);
+			if (k) return k;
+		}
+		if (nap_ns <= 0) return 0;
+		struct pollfd p = {.fd = ch->fd, .events = POLLIN};
+		struct timespec t = {.tv_sec = nap_ns / 1000000000, .tv_nsec = nap_ns % 1000000000};
+		if (ppoll(&p, 1, &t, NULL) <= 0) return 0;
+		uint64_t cookie;
+		int rc = zr_get_cq_event(ch, &cookie);
+		if (rc) return rc == EAGAIN ? 0 : -rc;
+		w->armed = 0;
+		k = ibv_poll_cq(cq, n, wc);
+		if (k) return k;
+		// An event of a completion that an earlier poll took: arm and sleep again.
+	}
+}
