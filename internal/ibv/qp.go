@@ -26,6 +26,9 @@ type qp struct {
 	o     *C.struct_ibv_qp
 	rxe   bool
 	inErr atomic.Bool // Modify moved it to ERR
+
+	destroy func() error // the connection manager's, or nil
+	groups  atomic.Int32 // multicast groups attached to
 }
 
 // cptr turns a Handle back into the C pointer it was made from.
@@ -88,7 +91,13 @@ func (x *ctx) CreateQP(in *p.QPInit) (p.QP, error) {
 
 func (q *qp) Handle() uint64 { return handle(q.o) }
 func (q *qp) QPN() uint32    { return uint32(q.o.qp_num) }
-func (q *qp) Close() error   { return errno(C.zr_destroy_qp(q.o)) }
+
+func (q *qp) Close() error {
+	if q.destroy != nil {
+		return q.destroy()
+	}
+	return errno(C.zr_destroy_qp(q.o))
+}
 
 func (q *qp) Modify(a *p.QPAttr, mask p.QPAttrMask) error {
 	var c C.struct_ibv_qp_attr
@@ -161,8 +170,21 @@ func (q *qp) mcast(g p.GID, lid uint16, on C.int) error {
 	return errno(C.zr_mcast(q.o, &u, C.uint16_t(lid), on))
 }
 
-func (q *qp) AttachMcast(g p.GID, lid uint16) error { return q.mcast(g, lid, 1) }
-func (q *qp) DetachMcast(g p.GID, lid uint16) error { return q.mcast(g, lid, 0) }
+func (q *qp) AttachMcast(g p.GID, lid uint16) error {
+	err := q.mcast(g, lid, 1)
+	if err == nil {
+		q.groups.Add(1)
+	}
+	return err
+}
+
+func (q *qp) DetachMcast(g p.GID, lid uint16) error {
+	err := q.mcast(g, lid, 0)
+	if err == nil {
+		q.groups.Add(-1)
+	}
+	return err
+}
 
 func (q *qp) ModifyRateLimit(kbps, maxBurst uint32, typicalPkt uint16) error {
 	return errno(C.zr_modify_rate_limit(q.o, C.uint32_t(kbps), C.uint32_t(maxBurst), C.uint16_t(typicalPkt)))

@@ -124,15 +124,15 @@ type CMDevices interface {
 // CMEndpoints is a CM with passive endpoints: synchronous listeners that are
 // asked for requests without blocking.
 type CMEndpoints interface {
-	CreatePassiveEP(cookie uint64, ai *CMAddrInfo, pd PD, qp *QPInit) (CMEndpoint, error)
+	CreatePassiveEP(cookie uint64, ai *CMAddrInfo, pd PD) (CMEndpoint, error)
 }
 
 // CMEndpoint is a passive endpoint.
 type CMEndpoint interface {
 	CMID
-	// GetRequest waits for a connection request. Its id, and the queue pair that
-	// the endpoint was told to make for it, move to ch.
-	GetRequest(ctx context.Context, ch CMChannel, cookie, qpCookie uint64) (CMEvent, QP, QPInit, error)
+	// GetRequest waits for a connection request; its id moves to ch, for an id of
+	// the endpoint's kind would block in every call.
+	GetRequest(ctx context.Context, ch CMChannel, cookie uint64) (CMEvent, error)
 	Interrupt()
 }
 
