@@ -1,4 +1,4 @@
-#include "zr.h"
+#include "zr_rare.h"
 
 static inline void *ptr(uint64_t v) { return (void *)(uintptr_t)v; }
 
@@ -53,13 +53,11 @@ static int build(struct ibv_qp_ex *q, const struct zr_wr *w, struct ibv_sge *sge
 		v = w->swap;
 		ibv_wr_atomic_write(q, w->rkey, w->remote_addr, &v);
 		return 0;  // carries its eight bytes itself
-#ifdef ZR_HAVE_FLUSH
-	case IBV_WR_FLUSH:
-		NEED(wr_flush);
+	case ZR_WR_FLUSH:  // Go lets it through only where the queue pair has the operation
+		if (!zr_flush_op(q)) return EOPNOTSUPP;
 		ibv_wr_flush(q, w->rkey, w->remote_addr, (size_t)w->compare_add, (uint8_t)w->flush_type,
 			     (uint8_t)w->flush_level);
 		return 0;
-#endif
 	case IBV_WR_BIND_MW:
 		NEED(wr_bind_mw);
 		bi.mr = ptr(w->mr);

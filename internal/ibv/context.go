@@ -160,7 +160,7 @@ func (x *ctx) AllocPD() (p.PD, error) {
 	if err := errno(C.zr_alloc_pd(x.c, &o)); err != nil {
 		return nil, err
 	}
-	return &pd{o, x}, nil
+	return &pd{o: o, x: x}, nil
 }
 
 func (x *ctx) CreateCompChannel() (p.CompChannel, error) {

@@ -20,12 +20,20 @@ import (
 func handle[T any](o *T) uint64 { return uint64(uintptr(unsafe.Pointer(o))) }
 
 type pd struct {
-	o *C.struct_ibv_pd
-	x *ctx
+	o        *C.struct_ibv_pd
+	x        *ctx
+	imported bool // another process owns it
 }
 
 func (d *pd) Handle() uint64 { return handle(d.o) }
-func (d *pd) Close() error   { return errno(C.zr_dealloc_pd(d.o)) }
+
+func (d *pd) Close() error {
+	if d.imported {
+		unimportPD(d)
+		return nil
+	}
+	return errno(C.zr_dealloc_pd(d.o))
+}
 
 func (d *pd) RegMR(addr, length, iova uint64, useIOVA bool, access p.AccessFlags) (p.MR, error) {
 	var o *C.struct_ibv_mr
@@ -38,7 +46,7 @@ func (d *pd) RegMR(addr, length, iova uint64, useIOVA bool, access p.AccessFlags
 	if err := errno(n); err != nil {
 		return nil, err
 	}
-	return &mr{o}, nil
+	return &mr{o: o}, nil
 }
 
 func (d *pd) AllocMW(t p.MWType) (p.MW, error) {
@@ -68,12 +76,22 @@ func (d *pd) CreateAHFromWC(wc *p.WC, grh *[40]byte, port uint8) (p.AH, error) {
 	return &ah{o}, nil
 }
 
-type mr struct{ o *C.struct_ibv_mr }
+type mr struct {
+	o        *C.struct_ibv_mr
+	imported bool // another process owns it
+}
 
 func (m *mr) Handle() uint64 { return handle(m.o) }
 func (m *mr) LKey() p.LKey   { return p.LKey(m.o.lkey) }
 func (m *mr) RKey() p.RKey   { return p.RKey(m.o.rkey) }
-func (m *mr) Close() error   { return errno(C.zr_dereg_mr(m.o)) }
+
+func (m *mr) Close() error {
+	if m.imported {
+		unimportMR(m)
+		return nil
+	}
+	return errno(C.zr_dereg_mr(m.o))
+}
 
 // Rereg changes the registration in place; code is ibv_rereg_mr's own answer.
 func (m *mr) Rereg(flags p.ReregMRFlags, npd p.PD, addr, length uint64, access p.AccessFlags) (int, error) {

@@ -29,6 +29,7 @@ type qp struct {
 
 	destroy func() error // the connection manager's, or nil
 	groups  atomic.Int32 // multicast groups attached to
+	flush   bool         // created with QPExWithFlush, so the builder has that operation
 }
 
 // cptr turns a Handle back into the C pointer it was made from.
@@ -81,7 +82,7 @@ func (x *ctx) CreateQP(in *p.QPInit) (p.QP, error) {
 	if v, ok := in.IndTable.(interface{ Handle() uint64 }); ok {
 		tbl = cptr[C.struct_ibv_rwq_ind_table](v.Handle())
 	}
-	q := &qp{rxe: x.rxe}
+	q := &qp{rxe: x.rxe, flush: in.SendOps&p.QPExWithFlush != 0}
 	if err := errno(C.zr_create_qp(x.c, d, s, r, sr, xr, tbl, &c, &q.o)); err != nil {
 		return nil, err
 	}
@@ -143,6 +144,11 @@ func (q *qp) PostRecv(wr []p.RecvWR, sge []p.SGE) (int, error) {
 
 func (q *qp) WRPost(wr []p.WR, sge []p.SGE, dry bool) (int, error) {
 	var bug, d, bad C.int
+	for i := range wr {
+		if wr[i].Opcode == p.WRFlush && !q.flush {
+			return i, syscall.EOPNOTSUPP
+		}
+	}
 	if q.rxe && rxeListFault() {
 		bug = 1
 		if !dry && uneven(wr, sge) {
