@@ -84,7 +84,7 @@ func (c Config) check() error {
 		inRange("Rxe", c.Rxe, 1, 4),
 	)
 	if c.Accel != "" && c.Accel != "kvm" && c.Accel != "tcg" {
-		err = errors.Join(err, fmt.Errorf("Accel is %q, not kvm or tcg", c.Accel))
+		err = errors.Join(err, fmt.Errorf("accelerator (Accel) is %q, not kvm or tcg", c.Accel))
 	}
 	if c.BootTimeout < 0 {
 		err = errors.Join(err, errors.New("BootTimeout is negative"))

@@ -154,7 +154,7 @@ func newest(ctx context.Context, tmp string, env []string) (string, error) {
 func privateApt(ctx context.Context, tmp string, lines []string) ([]string, error) {
 	const keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
 	if readable(keys) != nil {
-		return nil, errors.New("Debian's keys are missing; run: apt-get install -y --no-install-recommends debian-archive-keyring")
+		return nil, errors.New("no debian-archive-keyring; run: apt-get install -y --no-install-recommends debian-archive-keyring")
 	}
 	for _, d := range []string{"apt/lists/partial", "apt/cache/archives/partial", "apt/state"} {
 		if err := os.MkdirAll(filepath.Join(tmp, d), 0o755); err != nil {
