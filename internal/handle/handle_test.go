@@ -170,13 +170,21 @@ type object struct {
 	_ [64]byte
 }
 
+// construct stands for a constructor, which the stack of a report leaves out.
+//
 //go:noinline
-func drop(closeIt bool) {
+func construct() *object {
 	o := &object{}
 	if o.h.Init("dropped thing") != nil {
 		panic("Init")
 	}
 	Watch(o, &o.h)
+	return o
+}
+
+//go:noinline
+func drop(closeIt bool) {
+	o := construct()
 	if closeIt {
 		o.h.Close(ok)
 	}
