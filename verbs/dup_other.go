@@ -1,0 +1,5 @@
+//go:build !unix
+
+package verbs
+
+func dupCloexec(int) (int, error) { return -1, errUnsupported }
