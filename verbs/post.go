@@ -117,11 +117,28 @@ func (q *QP) flatten(verb string, wrs []SendWR) (int, error) {
 	return len(wrs), nil
 }
 
+// cannotSend refuses what the specification calls an immediate error. The device
+// is not asked: rxe reports EINVAL, but keeps the requests in its ring and sends
+// them once the queue pair reaches RTS. Before it refuses it looks whether
+// another, such as the connection manager, has moved the queue pair meanwhile.
+func (q *QP) cannotSend(verb string) error {
+	s := q.state.Load()
+	if s != int32(QPSReset) && s != int32(QPSInit) && s != int32(QPSRTR) {
+		return nil
+	}
+	var a QPAttr
+	if _, err := q.p.Query(&a, QPAttrState); err == nil && a.State >= QPSRTS {
+		q.state.CompareAndSwap(s, int32(a.State))
+		return nil
+	}
+	return &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "the queue pair is in " + QPState(s).String() + "; sends need QPS_RTS"}
+}
+
 // PostSend posts work requests in order, in one call into the provider, and
 // returns how many were accepted: on an error the request of that index was
 // refused, those before it are under way. The memory they name belongs to the
 // device until they complete. It allocates nothing and never blocks.
-// ErrQueueFull when the send queue has no room.
+// ErrQueueFull when the send queue has no room; EINVAL before QPSRTS.
 //
 // Verb: ibv_post_send(3).
 func (q *QP) PostSend(wrs []SendWR) (int, error) {
@@ -131,6 +148,9 @@ func (q *QP) PostSend(wrs []SendWR) (int, error) {
 	defer q.h.Exit()
 	if len(wrs) == 0 {
 		return 0, nil
+	}
+	if err := q.cannotSend("ibv_post_send"); err != nil {
+		return 0, err
 	}
 	q.send.Lock()
 	defer q.send.Unlock()
@@ -172,6 +192,9 @@ func (q *QP) WRPost(wrs []SendWR, dry bool) (int, error) {
 	if len(wrs) == 0 {
 		return 0, nil
 	}
+	if err := q.cannotSend("ibv_wr_start"); err != nil {
+		return 0, err
+	}
 	q.send.Lock()
 	defer q.send.Unlock()
 	if i, err := q.flatten("ibv_wr_start", wrs); err != nil {
@@ -180,9 +203,22 @@ func (q *QP) WRPost(wrs []SendWR, dry bool) (int, error) {
 	i, err := q.p.WRPost(q.send.wr, q.send.sge, dry)
 	runtime.KeepAlive(wrs)
 	if err != nil {
-		return i, verbErr("ibv_wr_complete", err)
+		return q.whyNot(i, err, wrs)
 	}
 	return len(wrs), nil
+}
+
+// whyNot tells a gather list that is too long, which rxe reports as ENOSPC, from
+// a full queue: one can be tried again, the other cannot.
+func (q *QP) whyNot(i int, err error, wrs []SendWR) (int, error) {
+	if err == syscall.ENOSPC {
+		for j := range wrs {
+			if len(wrs[j].SGList) > int(q.cap.MaxSendSGE) {
+				return j, &Error{Verb: "ibv_wr_complete", Cause: syscall.EINVAL, Hint: "SGList is longer than QPCap.MaxSendSGE"}
+			}
+		}
+	}
+	return i, verbErr("ibv_wr_complete", err)
 }
 
 type recvScratch struct {
@@ -246,6 +282,9 @@ func (q *QP) BindMW(w *MW, mr *MR, id uint64, flags SendFlags, addr, length uint
 	}
 	if w.h.Closed() || mr.h.Closed() {
 		return verbClosed("ibv_bind_mw")
+	}
+	if err := q.cannotSend("ibv_bind_mw"); err != nil {
+		return err
 	}
 	return verbErr("ibv_bind_mw", q.p.BindMW(w.p, mr.p, id, flags, addr, length, access))
 }

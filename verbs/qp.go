@@ -30,6 +30,10 @@ type QPConfig struct {
 	HashFields   RXHashFields
 }
 
+// stateUnknown is no QPState: another, such as the connection manager, moves the
+// queue pair.
+const stateUnknown = -1
+
 // QP is a queue pair. Posting is safe from several goroutines at once.
 type QP struct {
 	h      handle.Handle

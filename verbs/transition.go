@@ -53,7 +53,6 @@ func legal(from, to QPState) bool {
 // (InfiniBand Architecture Specification 1.4, tables 91 to 96).
 func masks(t QPType, from, to QPState) (req, opt QPAttrMask) {
 	req = QPAttrState
-	opt = QPAttrCurState
 	conn := t == QPTRC || t == QPTXRCSend || t == QPTXRCRecv
 	uc := t == QPTUC
 	switch {
@@ -76,6 +75,7 @@ func masks(t QPType, from, to QPState) (req, opt QPAttrMask) {
 		}
 	case from == QPSRTR && to == QPSRTS:
 		req |= QPAttrSQPSN
+		opt |= QPAttrCurState
 		if t == QPTUD {
 			return req, opt | QPAttrQKey
 		}
@@ -85,7 +85,7 @@ func masks(t QPType, from, to QPState) (req, opt QPAttrMask) {
 		if conn || uc {
 			opt |= QPAttrAltPath | QPAttrAccessFlags | QPAttrPathMigState
 		}
-		if conn {
+		if t == QPTRC || t == QPTXRCRecv {
 			opt |= QPAttrMinRNRTimer
 		}
 		opt |= QPAttrRateLimit

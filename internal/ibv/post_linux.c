@@ -57,12 +57,21 @@ static void to_send_wr(struct ibv_send_wr *o, const struct zr_wr *w, struct ibv_
 	if (w->srqn) o->qp_type.xrc.remote_srqn = w->srqn;
 }
 
+// struct ibv_send_wr has no fields for these: only the builder posts them.
+static int builder_only(uint32_t op) { return op == 14 /* flush, absent from old headers */ || op == IBV_WR_ATOMIC_WRITE; }
+
 int zr_post_send(struct ibv_qp *qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int *done) {
 	struct ibv_send_wr list[CHUNK], *bad;
 	*done = 0;
 	while (*done < n) {
 		int k = n - *done < CHUNK ? n - *done : CHUNK;
 		for (int i = 0; i < k; i++) {
+			if (builder_only(wr[*done + i].opcode)) {
+				if (i == 0) return EOPNOTSUPP;
+				k = i;
+				list[i - 1].next = NULL;
+				break;
+			}
 			to_send_wr(&list[i], &wr[*done + i], sge);
 			list[i].next = i + 1 < k ? &list[i + 1] : NULL;
 		}

@@ -90,6 +90,12 @@ func (x *ctx) CreateQP(in *p.QPInit) (p.QP, error) {
 	return q, nil
 }
 
+// atomicWrite reads the kernel's IB_DEVICE_ATOMIC_WRITE.
+func (x *ctx) atomicWrite() bool {
+	var a p.DeviceAttrEx
+	return x.QueryDeviceEx(&a) == nil && a.DeviceCapFlagsEx>>40&1 != 0
+}
+
 func (q *qp) Handle() uint64 { return handle(q.o) }
 func (q *qp) QPN() uint32    { return uint32(q.o.qp_num) }
 

@@ -280,7 +280,13 @@ func (e *env) connect(a, b *verbs.QP, l link) {
 	e.up(b, a.QPN(), g, l.psnB, l.psnA, l)
 }
 
-const waitLimit = 20 * time.Second
+// waitLimit bounds every wait. A child (child_test.go) that must fail does so soon.
+var waitLimit = func() time.Duration {
+	if inChild() {
+		return 3 * time.Second
+	}
+	return 20 * time.Second
+}()
 
 // poll waits for exactly n completions of q and returns them.
 func (e *env) poll(q *verbs.CQ, n int) []verbs.WC {
