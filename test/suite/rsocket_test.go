@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strconv"
 	"sync"
 	"syscall"
@@ -37,6 +38,9 @@ func init() {
 		t.Run("half close", func(t *testing.T) { rsHalfClose(t, e.ip4) })
 		t.Run("raw calls", func(t *testing.T) { rsRaw(t, e.ip4) })
 		t.Run("close wakes", func(t *testing.T) { rsCloseWakes(t, e.ip4) })
+		t.Run("close with a deaf peer", func(t *testing.T) { rsDeafPeer(t, e.ip4) })
+		t.Run("C peer", func(t *testing.T) { rsCPeer(t, e.ip4) })
+		t.Run("C peer killed", func(t *testing.T) { rsCPeerKilled(t, e.ip4) })
 		t.Run("refused", func(t *testing.T) { rsRefused(t, e.ip4) })
 		t.Run("idle connections hold no threads", func(t *testing.T) { rsThreads(t, e.ip4) })
 		if e.ip6.IsValid() {
@@ -245,6 +249,100 @@ func rsCloseWakes(t *testing.T, ip netip.Addr) {
 	}
 }
 
+// A peer whose receive queue is full hears no goodbye: Close does not wait for
+// it in C, and what was sent is all there when the peer looks.
+func rsDeafPeer(t *testing.T, ip netip.Addr) {
+	a, b := newRS(t, ip).open()
+	n := 0
+	for err := error(nil); err != syscall.EAGAIN; n++ {
+		_, err = a.Socket().Send([]byte{byte(n)}, 0)
+		if err != nil {
+			require.Equal(t, syscall.EAGAIN, err)
+			n--
+		}
+	}
+	require.Greater(t, n, 100)
+	a.Socket().SetLinger(300 * time.Millisecond)
+	closed := make(chan error, 1)
+	go func() { closed <- a.Close() }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(rsTime):
+		t.Fatal("Close waits for a deaf peer")
+	}
+	got, err := io.ReadAll(b)
+	require.NoError(t, err)
+	require.Len(t, got, n)
+	for i, v := range got {
+		require.Equal(t, byte(i), v)
+	}
+}
+
+// rstream of rdmacm-utils sends 16 bytes and count*size more, and wants each
+// part back; with -T v it checks what it gets.
+func startRStream(t *testing.T, l *rsocket.Listener, size, count int) (*exec.Cmd, *bytes.Buffer) {
+	path, err := exec.LookPath("rstream")
+	require.NoError(t, err, "apt-get install rdmacm-utils")
+	a := l.Addr().(*net.TCPAddr)
+	ctx, cancel := context.WithTimeout(t.Context(), rsTime)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, path, "-s", a.IP.String(), "-p", strconv.Itoa(a.Port),
+		"-S", strconv.Itoa(size), "-C", strconv.Itoa(count), "-T", "v", "-T", "a")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	return cmd, &out
+}
+
+func rsCPeer(t *testing.T, ip netip.Addr) {
+	r := newRS(t, ip)
+	cmd, out := startRStream(t, r.l, 3000, 100)
+	r.l.SetDeadline(time.Now().Add(rsTime))
+	c, err := r.l.Accept()
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(rsTime)))
+	for _, n := range []int{16, 300_000} {
+		b := make([]byte, n)
+		_, err := io.ReadFull(c, b)
+		require.NoError(t, err)
+		_, err = c.Write(b)
+		require.NoError(t, err)
+	}
+	_, err = c.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err)
+	require.NoError(t, c.Close())
+	require.NoError(t, cmd.Wait(), out.String())
+	require.Contains(t, out.String(), "100", "rstream prints its result")
+}
+
+func rsCPeerKilled(t *testing.T, ip netip.Addr) {
+	r := newRS(t, ip)
+	cmd, _ := startRStream(t, r.l, 1000, 1_000_000)
+	r.l.SetDeadline(time.Now().Add(rsTime))
+	c, err := r.l.Accept()
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(rsTime)))
+	b := make([]byte, 16)
+	_, err = io.ReadFull(c, b)
+	require.NoError(t, err)
+	_, err = c.Write(b)
+	require.NoError(t, err)
+	_, err = io.ReadFull(c, make([]byte, 20_000))
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Kill())
+	cmd.Wait()
+	_, err = io.Copy(io.Discard, c)
+	require.NoError(t, err, "the kernel of a killed peer ends its connections")
+	for err == nil { // and a writer learns of it
+		_, err = c.Write(b)
+	}
+	require.ErrorIs(t, err, syscall.EPIPE)
+	require.NoError(t, c.Close())
+}
+
 func rsRefused(t *testing.T, ip netip.Addr) {
 	r := newRS(t, ip)
 	require.NoError(t, r.l.Close())
@@ -371,7 +469,7 @@ func rsDatagram(t *testing.T, e *env) {
 	if port.LinkLayer == verbs.LinkLayerEthernet {
 		// librdmacm asks for an address handle without a global route, which no
 		// Ethernet device makes, and reports the errno of its clean-up after it.
-		_, aherr := e.pd.CreateAH(&verbs.AHAttr{PortNum: e.port})
+		_, aherr := e.pd.CreateAH(verbs.AHAttr{PortNum: e.port})
 		require.ErrorIs(t, aherr, syscall.EINVAL)
 		require.ErrorIs(t, err, syscall.ENOENT)
 		require.ErrorContains(t, err, "RoCE")
