@@ -88,8 +88,18 @@ func goEvent(e *C.struct_zr_cm_event) p.CMEvent {
 	}
 }
 
+// cmWait goes on after the EAGAIN that netpoll gives when the deadline of an
+// earlier waiter fired late.
+func cmWait(ctx context.Context, fd *netpoll.FD, try func() syscall.Errno) error {
+	for {
+		if err := fd.Wait(ctx, try); err != syscall.EAGAIN {
+			return err
+		}
+	}
+}
+
 func (ch *cmChannel) Get(ctx context.Context, fresh func() uint64) (ev p.CMEvent, err error) {
-	err = ch.fd.Wait(ctx, func() syscall.Errno { return ch.try(fresh, &ev) })
+	err = cmWait(ctx, ch.fd, func() syscall.Errno { return ch.try(fresh, &ev) })
 	return ev, err
 }
 
@@ -117,6 +127,8 @@ type cmID struct {
 	qp   *qp        // guarded by mu: what CreateQP made
 	comp [2]*netpoll.FD
 	pd   *pd
+
+	joined int // guarded by mu: groups whose leaving would need qp
 	ep   bool // made by rdma_create_ep: ch stands for its own channel
 }
 
@@ -322,7 +334,11 @@ func (x *cmID) JoinMulticast(a netip.AddrPort, group uint64, flags uint32, ex bo
 		e = 1
 	}
 	return x.withAddr(a, func(c C.struct_zr_addr) C.int {
-		return C.zr_cm_join(x.o, c, C.uint64_t(group), C.uint32_t(flags), e)
+		n := C.zr_cm_join(x.o, c, C.uint64_t(group), C.uint32_t(flags), e)
+		if n == 0 {
+			x.joined++
+		}
+		return n
 	})
 }
 
@@ -331,7 +347,13 @@ func (x *cmID) LeaveMulticast(a netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	return x.quiet(func() C.int { return C.zr_cm_leave(x.o, c) })
+	return x.quiet(func() C.int {
+		n := C.zr_cm_leave(x.o, c)
+		if n == 0 {
+			x.joined--
+		}
+		return n
+	})
 }
 
 func (x *cmID) SetLocalECE(e p.ECE) error {

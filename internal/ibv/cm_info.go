@@ -106,7 +106,7 @@ func (cmgr) CreatePassiveEP(cookie uint64, ai *p.CMAddrInfo, d p.PD) (p.CMEndpoi
 
 func (x endpoint) GetRequest(cx context.Context, c p.CMChannel, cookie uint64) (ev p.CMEvent, err error) {
 	ch := c.(*cmChannel)
-	err = x.ch.fd.Wait(cx, func() syscall.Errno {
+	err = cmWait(cx, x.ch.fd, func() syscall.Errno {
 		var e C.struct_zr_cm_event
 		var req *C.struct_rdma_cm_id
 		x.ch.mu.Lock()

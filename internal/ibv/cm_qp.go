@@ -165,11 +165,11 @@ func (x *cmID) CreateQP(in *p.QPInit) (p.QP, error) {
 // destroyQP: rdma_destroy_qp has no answer, so what it would be refused for is
 // found before.
 func (x *cmID) destroyQP(q *qp) error {
-	if q.groups.Load() > 0 {
-		return syscall.EBUSY
-	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if q.groups.Load() > 0 || x.joined > 0 {
+		return syscall.EBUSY
+	}
 	x.dropQP()
 	return nil
 }
@@ -282,7 +282,7 @@ func (x *cmID) GetComp(cx context.Context, recv bool, wc *p.WC) error {
 	if fd == nil {
 		return syscall.EINVAL
 	}
-	return fd.Wait(cx, func() syscall.Errno {
+	return cmWait(cx, fd, func() syscall.Errno {
 		return syscall.Errno(C.zr_cm_get_comp(x.o, r, (*C.struct_ibv_wc)(unsafe.Pointer(wc))))
 	})
 }
