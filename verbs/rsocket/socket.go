@@ -213,7 +213,9 @@ func (s *Socket) Shutdown(how int) error {
 	})
 }
 
-// SetLinger sets how long Close may wait for the peer's device; 0 is not at all.
+// SetLinger sets how long Close may wait for the peer's device to take what was
+// sent; 0 is not at all. What it has not taken by then is lost: that happens to
+// a peer that is gone, or that has let hundreds of messages lie unread.
 func (s *Socket) SetLinger(d time.Duration) {
 	s.mu.Lock()
 	s.linger = max(d, 0)
