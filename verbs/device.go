@@ -50,7 +50,7 @@ func (d *Device) String() string { return d.Name() }
 // ib_uverbs module, or without libibverbs, the error says so and is
 // errors.ErrUnsupported.
 //
-// Verb: ibv_get_device_list(3), ibv_free_device_list(3).
+// Verb: ibv_get_device_list(3), ibv_free_device_list(3), ibv_static_providers(3).
 func Devices() ([]*Device, error) {
 	l, err := ibv.Devices()
 	if err != nil {
