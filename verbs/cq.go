@@ -106,7 +106,7 @@ type CQ struct {
 
 // CreateCQ makes a completion queue of at least cqe entries.
 //
-// Verb: ibv_create_cq(3), ibv_create_cq_ex(3).
+// Verb: ibv_create_cq(3), ibv_create_cq_ex(3), ibv_cq_ex_to_cq(3).
 func (c *Context) CreateCQ(cqe int, cfg *CQConfig) (*CQ, error) {
 	if cfg == nil {
 		cfg = &CQConfig{}
