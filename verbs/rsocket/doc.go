@@ -21,7 +21,7 @@
 // not a descriptor that epoll can watch, because the protocol advances only
 // inside rpoll; so one goroutine of the package, on one thread, stands in rpoll
 // for every waiter of the process. librdmacm adds at most four threads of its
-// own. Each wake costs time in proportion to the number of sockets waited for:
+// own. Accept and Connect look again every 20 ms or sooner instead. Each wake costs time in proportion to the number of sockets waited for:
 // this fits hundreds of connections, not tens of thousands.
 //
 // # Cleanup
@@ -34,5 +34,5 @@
 // librdmacm connects with a retry count of 7, and rsockets have no option for
 // it. On hardware that is some seconds until an error; Soft-RoCE takes it as
 // endless. When the process of the peer ends, its kernel says so and reads end
-// with io.EOF; when its host or the network is gone nothing does: set deadlines.
+// with io.EOF, at most 5 s later; when its host or the network is gone nothing does: set deadlines.
 package rsocket

@@ -46,8 +46,8 @@ func newPoller() *poller {
 // park waits until events hold of s, stop is closed or Close of s begins; last
 // is for Close itself, which waits for the end of the connection.
 func (p *poller) park(s *Socket, events int16, stop <-chan struct{}, last bool) (int16, error) {
-	if s.listening.Load() {
-		return s.parkListening(events, stop)
+	if s.listening.Load() || s.connecting.Load() && !last {
+		return s.parkTimed(events, stop)
 	}
 	w := &waiter{s, events, make(chan int16, 1)}
 	if err := p.add(w, last); err != nil {
@@ -173,19 +173,21 @@ func (p *poller) run() {
 	}
 }
 
-// How often a listening socket is looked at while Accept waits.
+// How often a listening or connecting socket is looked at.
 const (
-	listenFast = 250 * time.Microsecond
-	listenSlow = 20 * time.Millisecond
+	lookFast = 250 * time.Microsecond
+	lookSlow = 20 * time.Millisecond
 )
 
-// parkListening looks again and again: librdmacm 44 hands a connection over by
-// a queue that its rpoll does not sleep on, so rpoll can be 5 s late.
-func (s *Socket) parkListening(events int16, stop <-chan struct{}) (int16, error) {
+// parkTimed looks again and again. The connection manager's thread of librdmacm
+// 44 hands an accepted connection over by a queue that rpoll does not sleep on,
+// and tells rpoll of a connect that is done before rpoll can hear it: either
+// way rpoll would be 5 s late.
+func (s *Socket) parkTimed(events int16, stop <-chan struct{}) (int16, error) {
 	fds := []ibv.PollFD{{FD: int32(s.fd), Events: events}}
 	t := time.NewTimer(0)
 	defer t.Stop()
-	for d := listenFast; ; d = min(2*d, listenSlow) {
+	for d := lookFast; ; d = min(2*d, lookSlow) {
 		select {
 		case <-t.C:
 		case <-stop:
@@ -199,6 +201,7 @@ func (s *Socket) parkListening(events int16, stop <-chan struct{}) (int16, error
 			return err
 		})
 		if err != nil || fds[0].Revents != 0 {
+			s.connecting.Store(false)
 			return fds[0].Revents, err
 		}
 		t.Reset(d)

@@ -29,11 +29,12 @@ type Socket struct {
 	stream  bool          // guarded by mu: has begun to connect, or was accepted
 	peer    bool          // guarded by mu: a datagram socket with a default peer
 
-	listening atomic.Bool
-	done      chan struct{} // closed when Close begins
-	ending    bool          // guarded by poll.mu: Close has begun
-	ended     bool          // guarded by poll.mu: no more waiters
-	round     uint64        // guarded by poll.mu: the last that had this socket
+	listening  atomic.Bool
+	connecting atomic.Bool
+	done       chan struct{} // closed when Close begins
+	ending     bool          // guarded by poll.mu: Close has begun
+	ended      bool          // guarded by poll.mu: no more waiters
+	round      uint64        // guarded by poll.mu: the last that had this socket
 }
 
 // modeMu is held while a socket's mode changes, so that its channel can be told
@@ -158,6 +159,7 @@ func (s *Socket) Connect(a netip.AddrPort) error {
 		if err = ibv.RConnect(s.fd, b); err != nil && err != syscall.EINPROGRESS {
 			return err
 		}
+		s.connecting.Store(err != nil)
 		s.mu.Lock()
 		s.stream, s.peer = s.typ == Stream, s.typ == Dgram
 		s.mu.Unlock()
