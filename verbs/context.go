@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"weak"
@@ -223,7 +224,7 @@ func (c *Context) ActivePort() (uint8, error) {
 	if err != nil {
 		return 0, err
 	}
-	states := ""
+	var states []string
 	for port := uint8(1); port <= a.PhysPortCnt; port++ {
 		pa, err := c.QueryPort(port)
 		if err != nil {
@@ -232,9 +233,9 @@ func (c *Context) ActivePort() (uint8, error) {
 		if pa.State == PortActive {
 			return port, nil
 		}
-		states += fmt.Sprintf(" port %d is %v", port, pa.State)
+		states = append(states, fmt.Sprintf("port %d is %v", port, pa.State))
 	}
-	return 0, fmt.Errorf("verbs: %s has no active port:%s; bring its netdev up (ip link set DEV up) and check the cable: %w", c.Name(), states, syscall.ENETDOWN)
+	return 0, fmt.Errorf("verbs: %s has no active port: %s; bring its netdev up (ip link set DEV up) and check the cable: %w", c.Name(), strings.Join(states, ", "), syscall.ENETDOWN)
 }
 
 // AsyncEvent is an event of the device, a port or one object. At most one of

@@ -74,6 +74,10 @@ func DeviceByName(name string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	return pickDevice(l, name)
+}
+
+func pickDevice(l []*Device, name string) (*Device, error) {
 	var names []string
 	for _, d := range l {
 		if d.Name() == name {
@@ -139,11 +143,7 @@ func OpenDefault() (*Context, error) {
 func (d *Device) Open() (*Context, error) {
 	p, err := d.p.Open()
 	if err != nil {
-		hint := ""
-		if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
-			hint = "no access to /dev/infiniband/" + d.CharDevice() + ": become root, or give your group access with a udev rule"
-		}
-		return nil, hinted("ibv_open_device", err, hint)
+		return nil, openErr(err, "/dev/infiniband/"+d.CharDevice(), canOpen)
 	}
 	c := newContext(p)
 	if err := c.h.Init("verbs.Context"); err != nil {
@@ -151,6 +151,32 @@ func (d *Device) Open() (*Context, error) {
 	}
 	watch(c, &c.h)
 	return c, nil
+}
+
+// openErr explains why a device does not open. libibverbs says ENOENT for any
+// node that it cannot open, so probe asks for the reason.
+func openErr(err error, node string, probe func(node string) error) error {
+	if errors.Is(err, syscall.ENOENT) {
+		if e := probe(node); errors.Is(e, syscall.EACCES) || errors.Is(e, syscall.EPERM) {
+			err = syscall.EACCES
+		}
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM):
+		hint = "no access to " + node + ": become root, or give your group access with a udev rule"
+	case errors.Is(err, syscall.ENOENT):
+		hint = "there is no " + node + ": is udev running? In a container pass it with --device=/dev/infiniband"
+	}
+	return hinted("ibv_open_device", err, hint)
+}
+
+func canOpen(node string) error {
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+	}
+	return err
 }
 
 func newContext(p provider.Context) *Context {
