@@ -24,7 +24,7 @@ type Socket struct {
 
 	mu      sync.Mutex
 	linger  time.Duration // guarded by mu
-	channel int           // guarded by mu; 0 when not looked for yet
+	channel int           // guarded by mu; 0 when not found yet
 	maps    []*iomap      // guarded by mu
 	stream  bool          // guarded by mu: has begun to connect, or was accepted
 	peer    bool          // guarded by mu: a datagram socket with a default peer
@@ -187,17 +187,26 @@ func (s *Socket) Wait(ctx context.Context, events int) (int, error) {
 	return int(got), err
 }
 
-// channelFD finds what rshutdown and rclose must not wait on: see internal/ibv.
+// channelFD finds what rshutdown and rclose must not wait on, or -1: see
+// internal/ibv. Not while the socket connects: the change of mode that finds it
+// would let the library's threads wait for the connection manager.
 func (s *Socket) channelFD() int {
+	if s.connecting.Load() {
+		fds := []PollFD{{FD: int32(s.fd), Events: Out}}
+		if n, _ := ibv.RPoll(fds, 0); n == 0 {
+			return -1
+		}
+		s.connecting.Store(false)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.channel == 0 && s.stream {
+		modeMu.Lock()
+		s.channel = max(ibv.RChannel(s.fd), 0)
+		modeMu.Unlock()
+	}
 	if s.channel == 0 {
-		s.channel = -1
-		if s.stream {
-			modeMu.Lock()
-			s.channel = ibv.RChannel(s.fd)
-			modeMu.Unlock()
-		}
+		return -1
 	}
 	return s.channel
 }
@@ -248,7 +257,12 @@ func (s *Socket) drain() {
 	s.mu.Lock()
 	linger, stream := s.linger, s.stream
 	s.mu.Unlock()
-	if !stream || linger == 0 || s.channelFD() < 0 {
+	if !stream || linger == 0 || s.h.Enter() != nil {
+		return
+	}
+	ch := s.channelFD()
+	s.h.Exit()
+	if ch < 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), linger)
