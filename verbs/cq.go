@@ -44,7 +44,13 @@ func (ch *CompChannel) Get(ctx context.Context) (*CQ, error) {
 	if ch.h.Closed() {
 		return nil, verbClosed("ibv_get_cq_event")
 	}
-	return ch.event(ch.p.Get(ctx))
+	for {
+		cookie, err := ch.p.Get(ctx)
+		if err == syscall.EAGAIN {
+			continue // the kick of a CQ that closed, for a Wait on it
+		}
+		return ch.event(cookie, err)
+	}
 }
 
 // TryGet is Get without waiting: syscall.EAGAIN when there is no event.
@@ -170,22 +176,6 @@ func (q *CQ) Poll(wc []WC) (int, error) {
 	return n, nil
 }
 
-// PollSpin is Poll that tries again for at most ns nanoseconds, in one C call:
-// cheaper than a loop around Poll. It keeps a thread busy for that long.
-//
-// Verb: ibv_poll_cq(3).
-func (q *CQ) PollSpin(wc []WC, ns int64) (int, error) {
-	if q.h.Enter() != nil {
-		return 0, verbClosed("ibv_poll_cq")
-	}
-	n, err := q.p.PollSpin(wc, ns)
-	q.h.Exit()
-	if err != nil {
-		return n, verbErr("ibv_poll_cq", err)
-	}
-	return n, nil
-}
-
 // PollEx takes extended completions, as one batch between ibv_start_poll and
 // ibv_end_poll. The CQ must have been created with CQConfig.Extended.
 //
@@ -253,6 +243,9 @@ func (q *CQ) Close() error {
 			return err
 		}
 		q.c.forget(q.cookie)
+		if q.ch != nil {
+			q.ch.p.Kick() // a Wait parked on the channel finds the queue closed
+		}
 		return nil
 	}))
 }

@@ -35,6 +35,7 @@ func (ch *channel) TryGet() (uint64, error) {
 	return uint64(cookie), err
 }
 
+func (ch *channel) Kick()      { ch.fd.Kick() }
 func (ch *channel) Interrupt() { ch.fd.Interrupt() }
 
 func (ch *channel) Close() error {

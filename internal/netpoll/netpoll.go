@@ -21,6 +21,7 @@ type FD struct {
 	rc      syscall.RawConn
 	turn    chan struct{} // one waiter at a time owns the deadline
 	stopped atomic.Bool
+	kicked  atomic.Bool
 	trying  sync.Mutex // held around try, so that Interrupt can wait for it
 }
 
@@ -109,8 +110,18 @@ func (x *FD) Wait(ctx context.Context, try func() syscall.Errno) error {
 		return syscall.ECANCELED
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case x.kicked.Swap(false):
+		x.f.SetReadDeadline(time.Time{})
+		return syscall.EAGAIN
 	}
 	return err
+}
+
+// Kick makes the Wait under way, or else the next one, return EAGAIN, so that
+// its caller looks at the world again.
+func (x *FD) Kick() {
+	x.kicked.Store(true)
+	x.f.SetReadDeadline(time.Unix(1, 0))
 }
 
 // Interrupt ends every Wait, now and later, with ECANCELED. When it returns no

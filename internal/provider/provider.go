@@ -144,6 +144,9 @@ type CompChannel interface {
 	Get(ctx context.Context) (uint64, error)
 	// TryGet is Get without waiting: EAGAIN when there is none.
 	TryGet() (uint64, error)
+	// Kick makes the Get under way, or else the next one, return EAGAIN.
+	Kick()
+	// Interrupt makes every Get return ECANCELED, now and later.
 	Interrupt()
 	Close() error
 }
