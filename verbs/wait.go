@@ -29,6 +29,23 @@ type waitState struct {
 	spin  int64
 	waits uint32
 	armed atomic.Bool // s.Armed between calls; cleared by whoever takes the event
+
+	polling atomic.Bool // guards ps
+	ps      provider.WaitState
+	yielded atomic.Int64 // tick of the last yield
+}
+
+// yieldEvery is below the 10 ms after which the runtime's monitor thread takes
+// the processor of a goroutine that has not been scheduled since. A goroutine
+// that does nothing but C calls is such a one, and losing the processor wakes
+// the monitor every 20 microseconds, which on a small machine takes the time of
+// the very threads that work.
+const yieldEvery = 4_000_000 // ns; a tick of the coarse clock
+
+func (w *waitState) yield(tick int64) {
+	if last := w.yielded.Load(); tick-last >= yieldEvery && w.yielded.CompareAndSwap(last, tick) && last != 0 {
+		runtime.Gosched()
+	}
 }
 
 func (w *waitState) init() {
@@ -99,7 +116,14 @@ func (q *CQ) Wait(ctx context.Context, wc []WC, spinNS int64) (int, error) {
 			runtime.Gosched()
 			continue
 		}
-		if _, err := q.ch.Get(ctx); err != nil {
+		if q.ch.h.Closed() {
+			return 0, verbClosed("ibv_get_cq_event")
+		}
+		cookie, err := q.ch.p.Get(ctx)
+		if err == syscall.EAGAIN {
+			continue // kicked: a queue of the channel closed, perhaps this one
+		}
+		if _, err := q.ch.event(cookie, err); err != nil {
 			return 0, err
 		}
 	}
@@ -134,6 +158,7 @@ func (q *CQ) waitOnce(ctx context.Context, wc []WC, spinNS int64) (int, error) {
 	n, err := waiter.WaitEvent(q.ch.p, wc, spin, nap, &w.s)
 	q.h.Exit()
 	w.armed.Store(w.s.Armed != 0)
+	w.yield(w.s.Tick)
 	if adaptive && w.s.Spun != 0 {
 		w.learn(w.s.Spun == 1)
 	}
@@ -156,4 +181,33 @@ func (q *CQ) waitSteps(wc []WC, spin int64) (n int, err error) {
 	}
 	// A completion between the last poll and the arming raises no event.
 	return q.Poll(wc)
+}
+
+// PollSpin is Poll that tries again for at most ns nanoseconds, in one C call:
+// cheaper than a loop around Poll. It keeps a thread busy for that long, and now
+// and then lets other goroutines run.
+//
+// Verb: ibv_poll_cq(3).
+func (q *CQ) PollSpin(wc []WC, ns int64) (n int, err error) {
+	if len(wc) == 0 {
+		return 0, nil
+	}
+	if q.h.Enter() != nil {
+		return 0, verbClosed("ibv_poll_cq")
+	}
+	w := &q.wait
+	waiter, ok := q.p.(provider.CQWaiter)
+	if ok && w.polling.CompareAndSwap(false, true) {
+		n, err = waiter.WaitEvent(nil, wc, ns, 0, &w.ps)
+		tick := w.ps.Tick
+		w.polling.Store(false)
+		w.yield(tick)
+	} else {
+		n, err = q.p.PollSpin(wc, ns)
+	}
+	q.h.Exit()
+	if err != nil {
+		return n, verbErr("ibv_poll_cq", err)
+	}
+	return n, nil
 }
