@@ -45,6 +45,9 @@ func (d *PD) CreateSRQ(cfg SRQConfig) (*SRQ, error) {
 	if cfg.Attr.MaxWR == 0 {
 		return nil, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "SRQConfig.Attr.MaxWR is required"}
 	}
+	if cfg.Type == SRQTXRC && (cfg.XRCD == nil || cfg.CQ == nil) {
+		return nil, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a queue for XRC needs SRQConfig.XRCD and CQ"}
+	}
 	parents := []*handle.Handle{&d.h}
 	if cfg.XRCD != nil {
 		in.XRCD = cfg.XRCD.p
