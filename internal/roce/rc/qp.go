@@ -1,0 +1,183 @@
+package rc
+
+import (
+	"syscall"
+
+	"github.com/zrdma/zrdma/internal/provider"
+	"github.com/zrdma/zrdma/internal/roce/wire"
+)
+
+// Errors of posting and modifying: bare errnos, as the seam wants them.
+const (
+	errInval = syscall.EINVAL
+	errFull  = syscall.ENOMEM
+)
+
+// Config is what a QP is made with.
+type Config struct {
+	QPN      uint32
+	Cap      provider.QPCap
+	SQSigAll bool
+	Mem      Memory
+	Sink     Sink
+	SRQ      RecvSource // nil for a receive queue of its own
+	Window   int        // packets in flight at most; 0 is 256
+	PKey     uint16     // 0 is 0xffff
+}
+
+// maxRd bounds max_dest_rd_atomic, and with it the responder's memory.
+const maxRd = 128
+
+// QP is a reliable connected queue pair. See the package comment for its rules.
+type QP struct {
+	cfg   Config
+	mem   Memory
+	sink  Sink
+	rq    *RecvQueue // nil with an SRQ
+	state provider.QPState
+
+	destQPN  uint32
+	pkey     uint16
+	mtu      int
+	access   provider.AccessFlags
+	timeout  int64 // ns, 0 endless
+	retryCnt int
+	rnrRetry int
+	minRNR   uint8
+	maxRdOut int
+	maxRdIn  int
+	asyncSQD bool
+	sqdDone  bool // SQD has been reported drained
+	attr     provider.QPAttr
+	window   int64
+	chunk    int64 // packets of one READ request
+	ackEvery int64
+	commEst  bool
+
+	req  requester
+	resp responder
+
+	// Scratch that would escape as locals.
+	pkt  wire.Packet
+	wc   provider.WC
+	segs [][]byte
+}
+
+// New makes a QP in state RESET.
+func New(cfg Config) *QP {
+	if cfg.Window <= 0 {
+		cfg.Window = 256
+	}
+	if cfg.PKey == 0 {
+		cfg.PKey = 0xffff
+	}
+	cfg.Cap.MaxSendWR, cfg.Cap.MaxRecvWR = max(cfg.Cap.MaxSendWR, 1), max(cfg.Cap.MaxRecvWR, 1)
+	cfg.Cap.MaxSendSGE, cfg.Cap.MaxRecvSGE = max(cfg.Cap.MaxSendSGE, 1), max(cfg.Cap.MaxRecvSGE, 1)
+	q := &QP{cfg: cfg, mem: cfg.Mem, sink: cfg.Sink, pkey: cfg.PKey, window: int64(cfg.Window)}
+	q.chunk, q.ackEvery = max(q.window/2, 1), max(q.window/4, 1)
+	if cfg.SRQ == nil {
+		q.rq = NewRecvQueue(int(cfg.Cap.MaxRecvWR), int(cfg.Cap.MaxRecvSGE))
+	}
+	q.segs = make([][]byte, 0, cfg.Cap.MaxSendSGE)
+	q.req.init(&cfg)
+	q.reset()
+	return q
+}
+
+// State is the current state.
+func (q *QP) State() provider.QPState { return q.state }
+
+// Attr gives what Modify set, for a query.
+func (q *QP) Attr() provider.QPAttr {
+	a := q.attr
+	a.State, a.CurState = q.state, q.state
+	a.Cap = q.cfg.Cap
+	a.SQPSN, a.RQPSN = narrow(q.req.nxt), narrow(q.resp.epsn)
+	a.SQDraining = q.state == provider.QPSSQD && !q.sqdDone
+	return a
+}
+
+// Input takes a packet from the peer. Its payload is used only during the call.
+func (q *QP) Input(now int64, p *wire.Packet) {
+	switch q.state {
+	case provider.QPSRTR, provider.QPSRTS, provider.QPSSQD:
+	default:
+		return
+	}
+	switch p.Opcode {
+	case wire.RCAck, wire.RCAtomicAck, wire.RCReadRespFirst, wire.RCReadRespMiddle, wire.RCReadRespLast, wire.RCReadRespOnly:
+		if q.state != provider.QPSRTR {
+			q.response(now, p)
+		}
+	default:
+		if p.Opcode <= wire.RCSendOnlyInv && p.Opcode.Known() {
+			q.request(p)
+		}
+	}
+}
+
+// Pump sends at most budget packets: READ responses and requests, half of the
+// budget each while both have something to say. It returns how many; when that
+// is the budget, there may be more.
+func (q *QP) Pump(now int64, budget int) int {
+	n := q.pumpResponses((budget + 1) / 2)
+	n += q.pumpRequests(now, budget-n)
+	if n < budget {
+		n += q.pumpResponses(budget - n)
+	}
+	return n
+}
+
+// emit sends q.pkt with the segments in q.segs.
+func (q *QP) emit(n int) {
+	q.pkt.DestQP, q.pkt.PKey = q.destQPN, q.pkey
+	q.sink.Packet(&q.pkt, q.segs, n)
+}
+
+// gather puts the n bytes at offset off of a list into q.segs.
+func (q *QP) gather(sge []provider.SGE, off, n uint32) bool {
+	q.segs = q.segs[:0]
+	for i := 0; n > 0 && i < len(sge); i++ {
+		s := &sge[i]
+		if off >= s.Length {
+			off -= s.Length
+			continue
+		}
+		k := min(n, s.Length-off)
+		b, ok := q.mem.Local(s.LKey, s.Addr+uint64(off), k, false)
+		if !ok {
+			return false
+		}
+		q.segs = append(q.segs, b)
+		n, off = n-k, 0
+	}
+	return n == 0
+}
+
+// scatter copies b to offset off of a list. The room has been checked.
+func (q *QP) scatter(sge []provider.SGE, off uint32, b []byte) bool {
+	for i := 0; len(b) > 0 && i < len(sge); i++ {
+		s := &sge[i]
+		if off >= s.Length {
+			off -= s.Length
+			continue
+		}
+		k := min(uint32(len(b)), s.Length-off)
+		d, ok := q.mem.Local(s.LKey, s.Addr+uint64(off), k, true)
+		if !ok {
+			return false
+		}
+		copy(d, b)
+		b, off = b[k:], 0
+	}
+	return len(b) == 0
+}
+
+// total is the length of a list, false beyond 2^31.
+func total(sge []provider.SGE) (uint32, bool) {
+	var n uint64
+	for i := range sge {
+		n += uint64(sge[i].Length)
+	}
+	return uint32(n), n <= 1<<31
+}
