@@ -86,13 +86,14 @@ func (q *QP) flatten(verb string, wrs []SendWR) (int, error) {
 				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "the remote address of an atomic must be a multiple of 8"}
 			}
 		}
-		if w.AH != nil {
+		if q.typ == QPTUD { // elsewhere the address would overlay RemoteAddr
+			if w.AH == nil {
+				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a UD send needs an address handle"}
+			}
 			if w.AH.h.Closed() {
 				return i, verbClosed(verb)
 			}
 			o.AH, o.RemoteQPN, o.RemoteQKey = w.AH.p.Handle(), w.RemoteQPN, w.RemoteQKey
-		} else if q.typ == QPTUD {
-			return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a UD send needs an address handle"}
 		}
 		if len(w.Inline) > 0 {
 			if len(w.SGList) > 0 {

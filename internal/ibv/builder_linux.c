@@ -6,7 +6,8 @@ static inline void *ptr(uint64_t v) { return (void *)(uintptr_t)v; }
 // held: no return to Go from here, and an error is returned, not acted upon.
 static int build(struct ibv_qp_ex *q, const struct zr_wr *w, struct ibv_sge *sge, int sge_bug) {
 	q->wr_id = w->id;
-	q->wr_flags = w->flags & ~(uint32_t)IBV_SEND_INLINE;
+	// With SEND_INLINE, which set_inline_data should imply: on rxe it does not.
+	q->wr_flags = w->flags;
 	struct ibv_mw_bind_info bi;
 	uint64_t v;
 	switch ((int)w->opcode) {

@@ -82,6 +82,10 @@ func (x *ctx) CreateQP(in *p.QPInit) (p.QP, error) {
 	if v, ok := in.IndTable.(interface{ Handle() uint64 }); ok {
 		tbl = cptr[C.struct_ibv_rwq_ind_table](v.Handle())
 	}
+	if x.rxe && in.SendOps&p.QPExWithAtomicWrite != 0 && !x.atomicWrite() {
+		// The library would take it and the kernel fail the request.
+		return nil, syscall.EOPNOTSUPP
+	}
 	q := &qp{rxe: x.rxe, flush: in.SendOps&p.QPExWithFlush != 0}
 	if err := errno(C.zr_create_qp(x.c, d, s, r, sr, xr, tbl, &c, &q.o)); err != nil {
 		return nil, err
@@ -158,6 +162,11 @@ func (q *qp) WRPost(wr []p.WR, sge []p.SGE, dry bool) (int, error) {
 	if q.rxe && rxeListFault() {
 		bug = 1
 		if !dry && uneven(wr, sge) {
+			for i := range wr {
+				if wr[i].Opcode == p.WRAtomicWrite || wr[i].Opcode == p.WRFlush {
+					return i, syscall.EOPNOTSUPP // not with such a list: PostSend has no fields for it
+				}
+			}
 			return q.PostSend(wr, sge)
 		}
 	}

@@ -39,7 +39,7 @@ func failsWithoutWorkarounds(t *testing.T, id, want string) {
 	out, err := child(t, id, "ZRDMA_NO_WORKAROUNDS=1")
 	require.Error(t, err, "%s passes without the work-arounds:\n%s", id, out)
 	require.Contains(t, out, "--- FAIL: TestVerbs/"+id+"_", "%s", out)
-	require.Contains(t, out, want, "%s", out)
+	require.Contains(t, out, want)
 }
 
 // rdmaCoreBefore compares the installed libibverbs with a release of rdma-core.

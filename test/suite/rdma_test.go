@@ -21,6 +21,14 @@ func init() {
 			require.Equal(t, make([]byte, 32), dst.Bytes()[:32], "before")
 			require.Equal(t, make([]byte, 32), dst.Bytes()[32+n:64+n], "behind")
 		}
+		ah, err := e.pd.CreateAH(e.ahAttr(e.gid.GID, &e.gid))
+		require.NoError(t, err)
+		e.closeAtEnd(ah)
+		w := at(sig(2, verbs.WRRDMAWrite, src.SGE(0, 8)), dst, 64)
+		w.AH, w.RemoteQPN, w.RemoteQKey = ah, 1, 2 // for UD; here they mean nothing
+		e.send(p.a, w)
+		e.ok(p.a.SendCQ(), 2, verbs.WCSuccess)
+		require.Equal(t, src.Bytes()[:8], dst.Bytes()[64:72])
 		// The peer sees nothing of it.
 		require.Empty(t, e.pollFor(p.b.RecvCQ(), 1, 0))
 	})
