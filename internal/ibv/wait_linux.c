@@ -8,6 +8,9 @@
 // the way out: the caller looks at its context between calls.
 int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns,
 	       struct zr_wait *w) {
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	w->tick = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	int k = ibv_poll_cq(cq, n, wc);
 	if (k) return k;
 	if (spin_ns > 0) {
@@ -15,6 +18,7 @@ int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv
 		w->spun = k ? 1 : 2;
 		if (k) return k;
 	}
+	if (!ch) return 0;
 	for (;;) {
 		if (!w->armed) {
 			errno = 0;

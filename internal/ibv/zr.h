@@ -115,6 +115,7 @@ int zr_modify_cq(struct ibv_cq *cq, uint16_t count, uint16_t period);
 struct zr_wait {
 	int32_t armed;  // an event was asked for and not taken yet
 	int32_t spun;   // 1: the spin found a completion, 2: in vain
+	int64_t tick;   // CLOCK_MONOTONIC_COARSE at the start, in ns
 };
 int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns,
 	       struct zr_wait *w);
