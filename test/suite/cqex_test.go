@@ -15,15 +15,6 @@ func init() {
 	register("C08", "cq_ex create per flag", cqExFlags)
 	register("C09", "cq_ex drain", cqExDrain)
 	register("C10", "cq_ex early end", cqExEarlyEnd)
-	register("C11", "modify_cq", func(t *testing.T, e *env) {
-		q := e.cq(16, nil)
-		if !e.isRXE {
-			return
-		}
-		err := q.Modify(10, 100)
-		require.ErrorIs(t, err, errors.ErrUnsupported)
-		require.ErrorContains(t, err, "ibv_modify_cq")
-	})
 	helper("cqexdrain", func(t *testing.T) { drain(t, newEnv(t, testDevice(t))) })
 }
 
