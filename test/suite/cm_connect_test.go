@@ -67,9 +67,10 @@ func cmSyncEP(t *testing.T, e *env) {
 	require.NoError(t, s.PostRecv(1, sb[:100], sm))
 	require.NoError(t, s.PostRecvV(2, sgl(sm.SGE(100, 10), sm.SGE(200, 10))))
 	require.NoError(t, s.Accept(rdmacm.ConnParam{}))
-	_, err = s.Wait(ctx, rdmacm.EventEstablished)
-	require.NoError(t, err)
+	// The client completes the connection as it takes its event.
 	_, err = c.Wait(ctx, rdmacm.EventEstablished)
+	require.NoError(t, err)
+	_, err = s.Wait(ctx, rdmacm.EventEstablished)
 	require.NoError(t, err)
 
 	done := func(id uint64, f func() (verbs.WC, error)) verbs.WC {
@@ -156,8 +157,8 @@ func cmSRQ(t *testing.T, e *env) {
 	e.closeAtEnd(m)
 	require.NoError(t, req.ID.PostRecv(5, m.Bytes(), m))
 	require.NoError(t, req.ID.Accept(rdmacm.ConnParam{SRQ: true}))
-	e.cmEvent(l.Channel(), rdmacm.EventEstablished)
 	e.cmEvent(c.Channel(), rdmacm.EventEstablished)
+	e.cmEvent(l.Channel(), rdmacm.EventEstablished)
 	fill(r.mr.Bytes()[:100], 5)
 	e.send(cq, verbs.SendWR{ID: 6, Opcode: verbs.WRSend, Flags: verbs.SendSignaled, SGList: sgl(r.mr.SGE(0, 100))})
 	e.ok(r.cq, 6, verbs.WCSuccess)
@@ -277,7 +278,7 @@ func cmReject(t *testing.T, e *env) {
 		Request: func(*rdmacm.Event) error { return &rdmacm.RejectError{PrivateData: []byte("busy")} },
 		OnError: func(netip.AddrPort, error) {},
 	})
-	go ln.Accept(e.within(cmLimit))
+	go func() { _, _ = ln.Accept(e.within(cmLimit)) }()
 	_, err = rdmacm.Dial(e.within(cmLimit), ln.Addr(), rdmacm.DialConfig{})
 	require.ErrorAs(t, err, &ce)
 	require.Equal(t, rdmacm.RejectConsumer, ce.Reason)

@@ -65,8 +65,8 @@ func cmMigrate(t *testing.T, e *env) {
 	sr := e.cmRes(req.ID)
 	sq := e.cmQP(req.ID, sr)
 	require.NoError(t, req.ID.Accept(rdmacm.ConnParam{}))
-	// The answer may be waiting on the old channel: it moves along.
-	waitEvent(t, e, c)
+	// The answer, once it is there, waits on the old channel and moves along.
+	time.Sleep(100 * time.Millisecond)
 	require.NoError(t, c.MigrateID(one))
 	seen := map[*rdmacm.ID]bool{}
 	for range 2 {
@@ -86,16 +86,9 @@ func cmMigrate(t *testing.T, e *env) {
 		got <- err
 	}()
 	require.NoError(t, c.Disconnect())
+	require.Same(t, req.ID, e.cmEvent(one, rdmacm.EventDisconnected).ID)
+	require.NoError(t, req.ID.Disconnect())
 	require.NoError(t, <-got)
-	e.cmEvent(one, rdmacm.EventDisconnected)
-}
-
-// waitEvent gives an event of x the time to arrive at its channel.
-func waitEvent(t *testing.T, e *env, x *rdmacm.ID) {
-	t.Helper()
-	time.Sleep(100 * time.Millisecond)
-	_ = e
-	_ = x
 }
 
 func cmOptions(t *testing.T, e *env) {
@@ -123,7 +116,8 @@ func cmOptions(t *testing.T, e *env) {
 			require.NoError(t, err)
 			require.NoError(t, four.Listen(1))
 		} else {
-			require.ErrorIs(t, err, syscall.EADDRINUSE, "an IPv6 listener takes IPv4 too")
+			// The kernel's errno where one of the two is a wildcard.
+			require.ErrorIs(t, err, syscall.EADDRNOTAVAIL, "an IPv6 listener takes IPv4 too")
 		}
 	}
 
@@ -150,14 +144,15 @@ func cmDisconnect(t *testing.T, e *env) {
 	e.recv(sq, verbs.RecvWR{ID: 1, SGList: sgl(sr.mr.SGE(0, 64))}, verbs.RecvWR{ID: 2, SGList: sgl(sr.mr.SGE(0, 64))})
 	e.recv(cq, verbs.RecvWR{ID: 3, SGList: sgl(cr.mr.SGE(0, 64))})
 	require.NoError(t, s.Accept(rdmacm.ConnParam{}))
-	e.cmEvent(l.Channel(), rdmacm.EventEstablished)
 	e.cmEvent(c.Channel(), rdmacm.EventEstablished)
+	e.cmEvent(l.Channel(), rdmacm.EventEstablished)
 
 	require.NoError(t, c.Disconnect())
 	require.Same(t, s, e.cmEvent(l.Channel(), rdmacm.EventDisconnected).ID)
-	e.cmEvent(c.Channel(), rdmacm.EventDisconnected)
 	e.ok(cr.cq, 3, verbs.WCWRFlushErr)
+	// The manager answers the peer when its application disconnects as well.
 	require.NoError(t, s.Disconnect())
+	e.cmEvent(c.Channel(), rdmacm.EventDisconnected)
 	e.ok(sr.cq, 1, verbs.WCWRFlushErr)
 	e.ok(sr.cq, 2, verbs.WCWRFlushErr)
 	// One posted afterwards is flushed as well.

@@ -3,6 +3,7 @@ package rdmacm
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -131,7 +132,7 @@ func (x *ID) LocalAddr() netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	defer x.h.Exit()
-	return x.p.LocalAddr()
+	return x.zoned(x.p.LocalAddr())
 }
 
 // PeerAddr is the address of the other side.
@@ -142,7 +143,29 @@ func (x *ID) PeerAddr() netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	defer x.h.Exit()
-	return x.p.PeerAddr()
+	return x.zoned(x.p.PeerAddr())
+}
+
+// zoned adds the zone that the kernel does not report for the passive side: that
+// of the interface whose GID the local address is.
+func (x *ID) zoned(a netip.AddrPort) netip.AddrPort {
+	ip := a.Addr()
+	if !ip.Is6() || !ip.IsLinkLocalUnicast() || ip.Zone() != "" {
+		return a
+	}
+	p := x.p.Context()
+	if p == nil {
+		return a
+	}
+	g, err := bridge.Context(p).(*verbs.Context).SelectGID(x.p.Port(), x.p.LocalAddr().Addr())
+	if err != nil {
+		return a
+	}
+	ifi, err := net.InterfaceByIndex(int(g.Ifindex))
+	if err != nil {
+		return a
+	}
+	return netip.AddrPortFrom(ip.WithZone(ifi.Name), a.Port())
 }
 
 // BindAddr binds the ID to a local address. Port 0 chooses one; an unspecified

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/zrdma/zrdma/verbs"
@@ -57,6 +58,9 @@ type Listener struct {
 	cfg ListenConfig
 	ctx context.Context // ends with Close
 	end context.CancelFunc
+
+	mu sync.Mutex     // guards the start of wg's users against its Wait
+	wg sync.WaitGroup // Accepts under way
 }
 
 // Listen listens on a local address; port 0 chooses one, see Addr.
@@ -110,9 +114,24 @@ func (l *Listener) Addr() netip.AddrPort { return l.id.LocalAddr() }
 //
 // Verb: rdma_get_cm_event(3), rdma_migrate_id(3), rdma_create_qp(3), rdma_accept(3).
 func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
+	l.mu.Lock()
+	if l.ctx.Err() != nil {
+		l.mu.Unlock()
+		return nil, closed("rdma_accept")
+	}
+	l.wg.Add(1)
+	l.mu.Unlock()
+	defer l.wg.Done()
+	outer := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
 	for {
 		e, err := l.id.wait(ctx, EventConnectRequest, StepAccept)
 		if err != nil {
+			if outer.Err() == nil && l.ctx.Err() != nil {
+				return nil, closed("rdma_accept")
+			}
 			var c *ConnectError
 			if errors.As(err, &c) && c.Event == 0 {
 				err = c.Cause
@@ -124,8 +143,8 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 		if err == nil {
 			return c, nil
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		if outer.Err() != nil {
+			return nil, outer.Err()
 		}
 		if l.ctx.Err() != nil {
 			return nil, closed("rdma_accept")
@@ -138,9 +157,6 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 func (l *Listener) serve(ctx context.Context, e *Event) (_ *Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
-	stop := context.AfterFunc(l.ctx, cancel)
-	defer stop()
-
 	x := e.ID
 	c := &Conn{ID: x}
 	answered := false
@@ -192,14 +208,12 @@ func (l *Listener) serve(ctx context.Context, e *Event) (_ *Conn, err error) {
 }
 
 // Close stops listening. Requests that nobody has accepted are dropped, those
-// being accepted are given up; connections stay.
+// being accepted are given up; connections stay. It waits for every Accept to
+// have cleaned up, so it must not be called from a callback of ListenConfig.
 func (l *Listener) Close() error {
+	l.mu.Lock()
 	l.end()
-	err := l.id.Close()
-	// A request that Accept has just taken is on the channel until it moves.
-	for i := 0; errors.Is(err, ErrInUse) && i < 2000; i++ {
-		time.Sleep(time.Millisecond)
-		err = l.id.Close()
-	}
-	return err
+	l.mu.Unlock()
+	l.wg.Wait()
+	return l.id.Close()
 }
