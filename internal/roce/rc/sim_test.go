@@ -43,7 +43,6 @@ type side struct {
 	mem       []byte // the peer's region
 	model     []byte // what it will be once everything posted is executed
 	sends     []want // signalled, in order
-	keys      []uint32
 	recvs     []want // of peer
 	recvBufs  map[uint64][]byte
 	recvN     int
