@@ -24,6 +24,12 @@
 // own. Accept and Connect look again every 20 ms or sooner instead. Each wake costs time in proportion to the number of sockets waited for:
 // this fits hundreds of connections, not tens of thousands.
 //
+// # Limits
+//
+// librdmacm before 53.0 (44.7 of the 44 series) corrupts the heap with more than
+// 3 connections in a process. The first New works around that, which costs it
+// some milliseconds, for 1,026 connections and 66 listeners; more are EMFILE.
+//
 // # Cleanup
 //
 // Close tells the peer and waits, no longer than the linger time, until its

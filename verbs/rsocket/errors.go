@@ -18,6 +18,9 @@ func opErr(call string, err error) error {
 	case nil, syscall.EAGAIN, syscall.EINPROGRESS, ErrClosed:
 		return err
 	}
+	if _, named := err.(*verbs.Error); named {
+		return err
+	}
 	return &verbs.Error{Verb: call, Cause: err}
 }
 

@@ -26,6 +26,7 @@ type Socket struct {
 	linger  time.Duration // guarded by mu
 	channel int           // guarded by mu; 0 when not found yet
 	maps    []*iomap      // guarded by mu
+	seat    *seats        // guarded by mu: taken, nil for none
 	stream  bool          // guarded by mu: has begun to connect, or was accepted
 	peer    bool          // guarded by mu: a datagram socket with a default peer
 
@@ -48,6 +49,7 @@ func New(domain, typ int) (*Socket, error) {
 	if err := ibv.Loaded(true); err != nil {
 		return nil, createErr(err)
 	}
+	ready()
 	fd, err := ibv.RSocket(domain, typ, 0)
 	if err != nil {
 		return nil, createErr(err)
@@ -70,6 +72,19 @@ func adopt(fd, domain, typ int) (*Socket, error) {
 	}
 	handle.Watch(s, &s.h)
 	return s, nil
+}
+
+// sit takes a seat for s until Close.
+func (s *Socket) sit(at *seats, call, what string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seat == nil {
+		if !at.take() {
+			return errNoSeat(call, what, at)
+		}
+		s.seat = at
+	}
+	return nil
 }
 
 // do passes the gate; nothing inside it waits.
@@ -116,6 +131,9 @@ func (s *Socket) Listen(backlog int) error {
 		return err
 	}
 	return s.do("rlisten", func() error {
+		if err := s.sit(&listenSeats, "rlisten", "listeners"); err != nil {
+			return err
+		}
 		err := ibv.RListen(s.fd, backlog)
 		if err == nil {
 			s.listening.Store(true)
@@ -132,16 +150,21 @@ func (s *Socket) Accept() (*Socket, netip.AddrPort, error) {
 	var c *Socket
 	var peer netip.AddrPort
 	err := s.do("raccept", func() error {
+		if !connSeats.take() {
+			return errNoSeat("raccept", "connections", &connSeats)
+		}
 		fd, n, err := ibv.RAccept(s.fd, &raw)
 		if err != nil {
+			connSeats.leave()
 			return err
 		}
 		peer = addrPort(raw[:min(n, len(raw))])
-		c, err = adopt(fd, s.domain, Stream)
-		if err == nil {
-			c.stream = true
+		if c, err = adopt(fd, s.domain, Stream); err != nil {
+			connSeats.leave()
+			return err
 		}
-		return err
+		c.stream, c.seat = true, &connSeats
+		return nil
 	})
 	return c, peer, err
 }
@@ -155,6 +178,11 @@ func (s *Socket) Connect(a netip.AddrPort) error {
 		b, err := sockaddr(a, s.domain)
 		if err != nil {
 			return err
+		}
+		if s.typ == Stream {
+			if err := s.sit(&connSeats, "rconnect", "connections"); err != nil {
+				return err
+			}
 		}
 		if err = ibv.RConnect(s.fd, b); err != nil && err != syscall.EINPROGRESS {
 			return err
@@ -248,7 +276,13 @@ func (s *Socket) Close() error {
 		ch := s.channelFD()
 		modeMu.Lock()
 		defer modeMu.Unlock()
-		return opErr("rclose", ibv.RClose(s.fd, ch))
+		if err := ibv.RClose(s.fd, ch); err != nil {
+			return opErr("rclose", err)
+		}
+		if s.seat != nil {
+			s.seat.leave()
+		}
+		return nil
 	})
 }
 

@@ -1,0 +1,143 @@
+package rsocket
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/zrdma/zrdma/internal/ibv"
+	"github.com/zrdma/zrdma/verbs"
+)
+
+// librdmacm watches its connections in one thread and its listeners in another.
+// Before the releases in fixedIn, such a thread goes on using the array of its
+// sockets after the array had to grow, so the fourth connection of a process
+// corrupts the heap. The array starts with room for 3 and grows by 4 whenever
+// the thread starts, that is with the first socket, and never shrinks; so the
+// threads are started and stopped, before any other use, until there is room.
+// Beyond that room New and Accept refuse.
+const (
+	roomConns     = 1027
+	roomListeners = 67
+)
+
+// fixedIn is the first fixed minor release of a major one; all from 53 on are.
+var fixedIn = map[int]int{44: 7, 45: 6, 46: 5, 47: 4, 48: 3, 49: 3, 50: 2, 51: 2, 52: 1}
+
+// seats counts what one of the library's threads watches.
+type seats struct {
+	taken, room atomic.Int64
+}
+
+var (
+	connSeats, listenSeats seats
+	readyOnce              sync.Once
+)
+
+// take is false when there is no room left. leave gives the seat back.
+func (s *seats) take() bool {
+	if s.taken.Add(1) <= s.room.Load() {
+		return true
+	}
+	s.taken.Add(-1)
+	return false
+}
+
+func (s *seats) leave() { s.taken.Add(-1) }
+
+func errNoSeat(call, what string, s *seats) error {
+	return &verbs.Error{Verb: call, Cause: syscall.EMFILE, Hint: fmt.Sprintf(
+		"this librdmacm corrupts memory with more than %d %s in a process: rdma-core 53 does not", s.room.Load(), what)}
+}
+
+// ready makes the room, once.
+func ready() {
+	readyOnce.Do(func() {
+		const many = 1 << 40
+		maps, _ := os.ReadFile("/proc/self/maps")
+		if !affected(string(maps)) {
+			connSeats.room.Store(many)
+			listenSeats.room.Store(many)
+			return
+		}
+		connSeats.room.Store(grow(roomConns, startConnecting))
+		listenSeats.room.Store(grow(roomListeners, startListening))
+	})
+}
+
+var soName = regexp.MustCompile(`librdmacm\.so\.1\.\d+\.(\d+)\.(\d+)`)
+
+// affected judges by the file name of the loaded library, and takes one that
+// says nothing for an old one.
+func affected(maps string) bool {
+	m := soName.FindStringSubmatch(maps)
+	if m == nil {
+		return true
+	}
+	major, _ := strconv.Atoi(m[1])
+	minor, _ := strconv.Atoi(m[2])
+	first, listed := fixedIn[major]
+	return major < 53 && !(listed && minor >= first)
+}
+
+// grow starts a thread again and again, as long as that works.
+func grow(want int64, start func(fd int) error) (room int64) {
+	// One element is the thread's own and one is never used.
+	for size := int64(4); ; size += 4 {
+		fd, err := ibv.RSocket(ibv.AFInet, ibv.SockStream, 0)
+		if err != nil {
+			return max(room, 3)
+		}
+		_, err = ibv.RFcntl(fd, ibv.FSetFl, ibv.ONonblock)
+		if err == nil {
+			err = start(fd)
+		}
+		ibv.RClose(fd, -1)
+		if err != nil {
+			return max(room, 3)
+		}
+		if room = size - 2; room >= want-4 {
+			return room
+		}
+	}
+}
+
+func loopback() []byte {
+	b := make([]byte, 16)
+	binary.NativeEndian.PutUint16(b, ibv.AFInet)
+	copy(b[4:], []byte{127, 0, 0, 1})
+	return b
+}
+
+// startConnecting gives the connection thread its first socket. The connection
+// is closed before anything comes of it.
+func startConnecting(fd int) error {
+	to := loopback()
+	binary.BigEndian.PutUint16(to[2:], 1)
+	switch err := ibv.RConnect(fd, to); err {
+	case syscall.EINPROGRESS:
+		return nil
+	case nil:
+		return syscall.EISCONN
+	default:
+		return err
+	}
+}
+
+// startListening gives the listener thread its first socket, on any free port
+// of the loopback address, or of all where that is no RDMA address.
+func startListening(fd int) error {
+	at := loopback()
+	if ibv.RBind(fd, at) != nil {
+		clear(at[4:8])
+		if err := ibv.RBind(fd, at); err != nil {
+			return err
+		}
+	}
+	return ibv.RListen(fd, 1)
+}
