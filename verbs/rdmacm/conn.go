@@ -3,6 +3,7 @@ package rdmacm
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
 
 	"github.com/zrdma/zrdma/verbs"
@@ -20,7 +21,7 @@ type Conn struct {
 	// ResponderResources and InitiatorDepth are the peer's.
 	ResponderResources, InitiatorDepth uint8
 
-	owned []interface{ Close() error } // queues and domain, in the order of closing
+	owned []io.Closer // domain, queues and what Own was given; closed last to first
 }
 
 // qpDefaults fills the sizes of a queue pair that were left zero.
@@ -76,6 +77,10 @@ func (c *Conn) build(pd *verbs.PD, cfg verbs.QPConfig) error {
 	c.QP, err = c.ID.CreateQP(c.PD, cfg)
 	return err
 }
+
+// Own makes Close close o too, after the queue pair and before the domain: the
+// place of regions registered in Setup.
+func (c *Conn) Own(o io.Closer) { c.owned = append(c.owned, o) }
 
 // LocalAddr is this side's address.
 func (c *Conn) LocalAddr() netip.AddrPort { return c.ID.LocalAddr() }
