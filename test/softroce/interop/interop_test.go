@@ -47,7 +47,11 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-const limit = time.Minute
+// limit is for a program that serves several subtests, patience for one step.
+const (
+	limit    = 4 * time.Minute
+	patience = 30 * time.Second
+)
 
 // tool is a program on a host; it is killed at the end of the test.
 type tool struct {
@@ -84,7 +88,7 @@ func (p *tool) wait(t *testing.T) string {
 // until runs a shell condition on the host again and again until it holds.
 func until(t *testing.T, h *softroce.Host, condition string) {
 	t.Helper()
-	start(t, h, "sh", "-c", "until "+condition+"; do sleep 0.05; done").wait(t)
+	start(t, h, "timeout", fmt.Sprint(patience.Seconds()), "sh", "-c", "until "+condition+"; do sleep 0.05; done").wait(t)
 }
 
 const port = 18515
@@ -214,7 +218,7 @@ func testPing(t *testing.T, c *softroce.Cluster) {
 	})
 	t.Run("packets lost for good", func(t *testing.T) {
 		p := start(t, c.Host(1), zrdma, "ping", "-i", "0.1", c.Host(0).IP(0))
-		for end := time.Now().Add(limit / 2); !strings.Contains(p.out.String(), "seq=3 "); time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(patience); !strings.Contains(p.out.String(), "seq=3 "); time.Sleep(20 * time.Millisecond) {
 			require.True(t, time.Now().Before(end), "no third message: %s", p.out.String())
 		}
 		require.NoError(t, c.Hub(0).SetLink(1, 0, hub.Faults{Loss: 1, Match: hub.RoCE}))
