@@ -44,6 +44,7 @@ func serve(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
+		peer := c.PeerAddr()
 		err = serveOne(ctx, o, <-sessions)
 		if cerr := c.Close(); err == nil {
 			err = cerr
@@ -52,7 +53,7 @@ func serve(ctx context.Context, o options) error {
 			return err
 		}
 		if err != nil {
-			fmt.Fprintln(o.out, "client", c.PeerAddr(), err)
+			fmt.Fprintf(o.out, "client %v: %v\n", peer, err)
 		}
 	}
 }
