@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -72,13 +73,11 @@ func outside(o options, results string) error {
 	var keep bytes.Buffer
 	c.Stdout, c.Stderr = io.MultiWriter(os.Stdout, &keep), os.Stderr
 	start := time.Now()
-	if err := c.Run(); err != nil {
-		return err
-	}
+	runErr := c.Run() // what was measured before an error is kept
 	load, _ = os.ReadFile("/proc/loadavg")
 	fmt.Fprintf(&keep, "\nhost load average at the end: %swall time: %.0f s\n", load, time.Since(start).Seconds())
 	if results == "" {
-		return nil
+		return runErr
 	}
 	name := time.Now().UTC().Format("2006-01-02") + "-vm"
 	if o.waits {
@@ -86,5 +85,5 @@ func outside(o options, results string) error {
 	}
 	name = filepath.Join(results, name+".txt")
 	fmt.Fprintln(os.Stderr, "bench: wrote", name)
-	return os.WriteFile(name, keep.Bytes(), 0o644)
+	return errors.Join(runErr, os.WriteFile(name, keep.Bytes(), 0o644))
 }
