@@ -5,18 +5,13 @@ import (
 	"strings"
 )
 
-// A cFile is C source without comments; strings are gone but those that name an
-// entry point looked up at run time, which stand there as a call of it.
-type cFile struct {
-	name, text string
-}
-
 var (
 	callRE   = regexp.MustCompile(`\b([A-Za-z_]\w*)\s*\(`)
 	defineRE = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*define[ \t]+(\w+)`)
 )
 
-// strip removes comments, and strings but those that lookedUp accepts.
+// strip removes comments and strings; a string that lookedUp accepts names an
+// entry point found at run time, and stands there as a call of it.
 func strip(src string, lookedUp func(string) bool) string {
 	var b strings.Builder
 	for i := 0; i < len(src); {
