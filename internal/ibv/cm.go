@@ -128,8 +128,8 @@ type cmID struct {
 	comp [2]*netpoll.FD
 	pd   *pd
 
-	joined int // guarded by mu: groups whose leaving would need qp
-	ep   bool // made by rdma_create_ep: ch stands for its own channel
+	joined int  // guarded by mu: groups whose leaving would need qp
+	ep     bool // made by rdma_create_ep: ch stands for its own channel
 }
 
 func (cmgr) CreateID(ch p.CMChannel, cookie uint64, ps p.PortSpace) (p.CMID, error) {

@@ -108,7 +108,7 @@ func rpingMalformed(t *testing.T, e *env, goRping, cRping string) {
 		{"silent", "deadline exceeded", nil},
 		{"gone", "", nil},
 	} {
-		before := strings.Count(s.out.String(), "client " + e.ip4.String())
+		before := strings.Count(s.out.String(), "client "+e.ip4.String())
 		c, err := rdmacm.Dial(e.within(cmLimit), at, rdmacm.DialConfig{QP: verbs.QPConfig{Cap: verbs.QPCap{MaxInlineData: 64}}})
 		require.NoError(t, err, "%s", m.name)
 		if m.name != "silent" && m.name != "gone" {
@@ -117,10 +117,10 @@ func rpingMalformed(t *testing.T, e *env, goRping, cRping string) {
 			require.NoError(t, err)
 		}
 		if m.want != "" {
-			require.Eventually(t, func() bool { return strings.Count(s.out.String(), "client " + e.ip4.String()) > before }, 20*time.Second, 10*time.Millisecond,
+			require.Eventually(t, func() bool { return strings.Count(s.out.String(), "client "+e.ip4.String()) > before }, 20*time.Second, 10*time.Millisecond,
 				"%s: the server said nothing:\n%s", m.name, s.out.String())
 			line := s.out.String()
-			line = line[strings.LastIndex(line, "client " + e.ip4.String()):]
+			line = line[strings.LastIndex(line, "client "+e.ip4.String()):]
 			if m.name != "long" && m.name != "bad key" {
 				require.Contains(t, line, m.want, "%s", m.name)
 			}
