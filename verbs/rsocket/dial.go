@@ -42,6 +42,9 @@ func (d *Dialer) Dial(ctx context.Context, network, addr string) (*Conn, error) 
 }
 
 func (d *Dialer) dial(ctx context.Context, a netip.AddrPort) (c *Conn, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s, err := New(domainOf(a.Addr()), Stream)
 	if err != nil {
 		return nil, err

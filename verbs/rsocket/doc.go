@@ -27,7 +27,7 @@
 // # Limits
 //
 // librdmacm before 53.0 (44.7 of the 44 series) corrupts the heap with more than
-// 3 connections in a process. The first New works around that, which costs it
+// 3 connections in a process. The first Connect or Listen works around that, which costs it
 // some milliseconds, for 1,026 connections and 66 listeners; more are EMFILE.
 //
 // # Cleanup

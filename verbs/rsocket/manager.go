@@ -1,8 +1,8 @@
 package rsocket
 
 import (
-	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"strconv"
@@ -36,7 +36,7 @@ type seats struct {
 
 var (
 	connSeats, listenSeats seats
-	readyOnce              sync.Once
+	readyMu                sync.Mutex
 )
 
 // take is false when there is no room left. leave gives the seat back.
@@ -50,24 +50,35 @@ func (s *seats) take() bool {
 
 func (s *seats) leave() { s.taken.Add(-1) }
 
+func init() { // the room that an untouched library has
+	connSeats.room.Store(3)
+	listenSeats.room.Store(3)
+}
+
 func errNoSeat(call, what string, s *seats) error {
 	return &verbs.Error{Verb: call, Cause: syscall.EMFILE, Hint: fmt.Sprintf(
 		"this librdmacm corrupts memory with more than %d %s in a process: rdma-core 53 does not", s.room.Load(), what)}
 }
 
-// ready makes the room, once.
-func ready() {
-	readyOnce.Do(func() {
-		const many = 1 << 40
-		maps, _ := os.ReadFile("/proc/self/maps")
-		if !affected(string(maps)) {
-			connSeats.room.Store(many)
-			listenSeats.room.Store(many)
-			return
-		}
-		connSeats.room.Store(grow(roomConns, startConnecting))
-		listenSeats.room.Store(grow(roomListeners, startListening))
-	})
+// ready makes the room before the first connection or listener. at is an RDMA
+// address, where connections begin that are closed before anything comes of them.
+func ready(at netip.Addr) {
+	readyMu.Lock()
+	defer readyMu.Unlock()
+	const many, born = 1 << 40, 3
+	if connSeats.room.Load() > born || connSeats.taken.Load() > 0 {
+		return
+	}
+	maps, _ := os.ReadFile("/proc/self/maps")
+	if !affected(string(maps)) {
+		connSeats.room.Store(many)
+		listenSeats.room.Store(many)
+		return
+	}
+	connSeats.room.Store(max(born, grow(roomConns, at, startConnecting)))
+	if listenSeats.taken.Load() == 0 {
+		listenSeats.room.Store(max(born, grow(roomListeners, at, startListening)))
+	}
 }
 
 var soName = regexp.MustCompile(`librdmacm\.so\.1\.\d+\.(\d+)\.(\d+)`)
@@ -86,39 +97,31 @@ func affected(maps string) bool {
 }
 
 // grow starts a thread again and again, as long as that works.
-func grow(want int64, start func(fd int) error) (room int64) {
+func grow(want int64, at netip.Addr, start func(fd int, at netip.Addr) error) (room int64) {
 	// One element is the thread's own and one is never used.
-	for size := int64(4); ; size += 4 {
-		fd, err := ibv.RSocket(ibv.AFInet, ibv.SockStream, 0)
+	for size := int64(4); room < want-4; size += 4 {
+		fd, err := ibv.RSocket(domainOf(at), ibv.SockStream, 0)
 		if err != nil {
-			return max(room, 3)
+			return room
 		}
-		_, err = ibv.RFcntl(fd, ibv.FSetFl, ibv.ONonblock)
-		if err == nil {
-			err = start(fd)
+		if _, err = ibv.RFcntl(fd, ibv.FSetFl, ibv.ONonblock); err == nil {
+			err = start(fd, at)
 		}
 		ibv.RClose(fd, -1)
 		if err != nil {
-			return max(room, 3)
-		}
-		if room = size - 2; room >= want-4 {
 			return room
 		}
+		room = size - 2
 	}
+	return room
 }
 
-func loopback() []byte {
-	b := make([]byte, 16)
-	binary.NativeEndian.PutUint16(b, ibv.AFInet)
-	copy(b[4:], []byte{127, 0, 0, 1})
-	return b
-}
-
-// startConnecting gives the connection thread its first socket. The connection
-// is closed before anything comes of it.
-func startConnecting(fd int) error {
-	to := loopback()
-	binary.BigEndian.PutUint16(to[2:], 1)
+// startConnecting gives the connection thread its first socket.
+func startConnecting(fd int, at netip.Addr) error {
+	to, err := sockaddr(netip.AddrPortFrom(at, 1), domainOf(at))
+	if err != nil {
+		return err
+	}
 	switch err := ibv.RConnect(fd, to); err {
 	case syscall.EINPROGRESS:
 		return nil
@@ -129,15 +132,18 @@ func startConnecting(fd int) error {
 	}
 }
 
-// startListening gives the listener thread its first socket, on any free port
-// of the loopback address, or of all where that is no RDMA address.
-func startListening(fd int) error {
-	at := loopback()
-	if ibv.RBind(fd, at) != nil {
-		clear(at[4:8])
-		if err := ibv.RBind(fd, at); err != nil {
-			return err
-		}
+// startListening gives the listener thread its first socket, on a free port.
+func startListening(fd int, at netip.Addr) error {
+	any := netip.IPv4Unspecified()
+	if domainOf(at) == AFInet6 {
+		any = netip.IPv6Unspecified()
+	}
+	b, err := sockaddr(netip.AddrPortFrom(any, 0), domainOf(at))
+	if err != nil {
+		return err
+	}
+	if err := ibv.RBind(fd, b); err != nil {
+		return err
 	}
 	return ibv.RListen(fd, 1)
 }

@@ -49,7 +49,6 @@ func New(domain, typ int) (*Socket, error) {
 	if err := ibv.Loaded(true); err != nil {
 		return nil, createErr(err)
 	}
-	ready()
 	fd, err := ibv.RSocket(domain, typ, 0)
 	if err != nil {
 		return nil, createErr(err)
@@ -131,6 +130,12 @@ func (s *Socket) Listen(backlog int) error {
 		return err
 	}
 	return s.do("rlisten", func() error {
+		var raw [ibv.SockAddrLen]byte
+		if n, err := ibv.RGetSockName(s.fd, &raw); err == nil {
+			if a := addrPort(raw[:min(n, len(raw))]).Addr(); a.IsValid() {
+				ready(a)
+			}
+		}
 		if err := s.sit(&listenSeats, "rlisten", "listeners"); err != nil {
 			return err
 		}
@@ -180,6 +185,7 @@ func (s *Socket) Connect(a netip.AddrPort) error {
 			return err
 		}
 		if s.typ == Stream {
+			ready(a.Addr())
 			if err := s.sit(&connSeats, "rconnect", "connections"); err != nil {
 				return err
 			}
