@@ -24,6 +24,7 @@ func main() {
 	flag.StringVar(&o.dev, "d", "rxe0", "device")
 	flag.StringVar(&o.only, "only", "", "measure only what contains this `text`")
 	flag.BoolVar(&o.waits, "waits", false, "compare the ways of waiting instead")
+	flag.DurationVar(&o.limit, "limit", 12*time.Minute, "stop after; what was measured by then is kept")
 	flag.StringVar(&o.load, "load", "", "load average of the host, for the record")
 	results := flag.String("o", "bench/results", "`folder` for the results; empty: only print")
 	flag.Parse()
@@ -45,6 +46,7 @@ type options struct {
 	dev           string
 	only          string
 	load          string
+	limit         time.Duration
 }
 
 // outside builds the programs and runs the inside part in a VM.
@@ -64,7 +66,7 @@ func outside(o options, results string) error {
 		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
-	args := []string{"run", "-timeout", "12m", "--", filepath.Join(dir, "bench"), "-inside", "-d", o.dev,
+	args := []string{"run", "-timeout", o.limit.String(), "--", filepath.Join(dir, "bench"), "-inside", "-d", o.dev,
 		"-pairs", fmt.Sprint(o.pairs), "-only", o.only, "-load", string(bytes.TrimSpace(load))}
 	if o.waits {
 		args = append(args, "-waits")

@@ -125,8 +125,10 @@ func measure(o options) error {
 			if i == 0 {
 				bar = b.met(r)
 			}
-			table = append(table, fmt.Sprintf("%-24s %-14s %11.4f %8.3f  %.3f..%.3f  %5.2f  %s", b.name, g.name, median(cs), r,
-				slices.Min(values[i]), slices.Max(values[i]), b.bar, bar))
+			line := fmt.Sprintf("%-24s %-14s %11.4f %8.3f  %.3f..%.3f  %5.2f  %s", b.name, g.name, median(cs), r,
+				slices.Min(values[i]), slices.Max(values[i]), b.bar, bar)
+			fmt.Println("= " + line)
+			table = append(table, line)
 		}
 	}
 	fmt.Printf("\n%-24s %-14s %11s %8s  %-12s  %5s\n", "measurement", "Go waits by", "C (median)", "Go/C", "min..max", "bar")
