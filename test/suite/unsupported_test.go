@@ -202,6 +202,12 @@ func init() {
 		}
 	})
 
+	register("C11", "modify_cq", func(t *testing.T, e *env) {
+		for _, cfg := range []*verbs.CQConfig{nil, {Extended: true}} {
+			require.ErrorIs(t, e.cq(8, cfg).Modify(4, 100), errors.ErrUnsupported)
+		}
+	})
+
 	register("Q04", "unsupported types", func(t *testing.T, e *env) {
 		cq := e.cq(16, nil)
 		qpc := verbs.QPCap{MaxSendWR: 4, MaxRecvWR: 4, MaxSendSGE: 1, MaxRecvSGE: 1}
