@@ -91,7 +91,10 @@ func serveOne(ctx context.Context, o options, s *session) error {
 		if err := s.rdma(ctx, verbs.WRRDMAWrite, min(n, int(sink.size)), sink); err != nil {
 			return err
 		}
-		if err := s.send(ctx, info{}); err != nil {
+		// A client that has all it wants may be gone before this is acknowledged.
+		if err := s.send(ctx, info{}); errors.Is(err, errGone) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
