@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,11 +154,11 @@ func cmIPv6(t *testing.T, e *env) {
 		require.Equal(t, s.PeerAddr().Port(), c.LocalAddr().Port())
 		e.exchange(c.QP, e.connMR(c), s.QP, e.connMR(s), 3)
 	}
-	// Without a zone a link-local address names no interface.
-	_, err := rdmacm.Dial(e.within(cmLimit), netip.AddrPortFrom(e.linkLocal().WithZone(""), 7), rdmacm.DialConfig{})
+	_, err := rdmacm.Dial(e.within(cmLimit), netip.AddrPortFrom(e.linkLocal().WithZone("nosuch0"), 7), rdmacm.DialConfig{})
 	var ce *rdmacm.ConnectError
 	require.ErrorAs(t, err, &ce)
 	require.Equal(t, rdmacm.StepAddress, ce.Step)
+	require.ErrorIs(t, err, syscall.ENODEV)
 	// An IPv6 wildcard takes IPv4 as well.
 	l := e.listen(netip.IPv6Unspecified(), rdmacm.ListenConfig{})
 	s, c := e.connPair(l, netip.AddrPortFrom(e.ip4, l.Addr().Port()), rdmacm.DialConfig{})
