@@ -30,10 +30,6 @@ type QPConfig struct {
 	HashFields   RXHashFields
 }
 
-// stateUnknown is no QPState: another, such as the connection manager, moves the
-// queue pair.
-const stateUnknown = -1
-
 // QP is a queue pair. Posting is safe from several goroutines at once.
 type QP struct {
 	h      handle.Handle
@@ -43,7 +39,7 @@ type QP struct {
 	typ    QPType
 	cap    QPCap
 	sigAll bool
-	state  atomic.Int32 // the last state set by Modify; stateUnknown when others change it
+	state  atomic.Int32 // the last state known here; see cannotSend
 
 	scq, rcq *CQ
 	srq      *SRQ

@@ -17,7 +17,6 @@ type poster func(q *verbs.QP, wrs ...verbs.SendWR)
 type bench struct {
 	*pair
 	local, remote *verbs.MR
-	mw            *verbs.MW
 }
 
 func (e *env) bench(cfg verbs.QPConfig, l link) *bench {

@@ -208,15 +208,12 @@ func init() {
 		m := e.mr(4096, allAccess)
 		e.recv(p.b, verbs.RecvWR{ID: 1, SGList: sgl(m.SGE(0, 50))}, verbs.RecvWR{ID: 2, SGList: sgl(m.SGE(0, 50))})
 		e.send(p.a, sig(3, verbs.WRSend, m.SGE(0, 51)), sig(4, verbs.WRSend, m.SGE(0, 1)))
-		// The specification has REM_INV_REQ_ERR and LOC_LEN_ERR. rxe says
-		// REM_INV_REQ_ERR on both sides; 6.1 finds the buffer too short only while
-		// it copies, and takes that for a broken receive request.
+		// The specification has REM_INV_REQ_ERR and LOC_LEN_ERR. rxe, 6.1 and 6.12,
+		// finds the buffer too short only while it copies, and takes that for a
+		// broken receive request.
 		sender, receiver := verbs.WCRemInvReqErr, verbs.WCLocLenErr
 		if e.isRXE {
-			receiver = verbs.WCRemInvReqErr
-			if !kernelAtLeast(6, 12) {
-				sender, receiver = verbs.WCRemOpErr, verbs.WCLocQPOpErr
-			}
+			sender, receiver = verbs.WCRemOpErr, verbs.WCLocQPOpErr
 		}
 		e.ok(p.a.SendCQ(), 3, sender)
 		e.ok(p.a.SendCQ(), 4, verbs.WCWRFlushErr)
