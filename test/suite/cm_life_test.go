@@ -20,12 +20,12 @@ func init() {
 	register("N12", "CM disconnect", cmDisconnect)
 }
 
-// The kernel repeats a request 15 times, 4 s apart, before it gives up.
+// The kernel repeats a request 15 times, 4 to 7 s apart, before it gives up.
 func cmTimeouts(t *testing.T, e *env) {
 	hole := netip.AddrPortFrom(e.blackHole(), 7)
 	unreachable := make(chan error, 1)
 	go func() {
-		_, err := rdmacm.Dial(e.within(150*time.Second), hole, rdmacm.DialConfig{})
+		_, err := rdmacm.Dial(e.within(200*time.Second), hole, rdmacm.DialConfig{})
 		unreachable <- err
 	}()
 	var ce *rdmacm.ConnectError
