@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -135,6 +136,9 @@ func (c *Context) QueryGID(port uint8, index int) (g GID, err error) {
 		return g, err
 	}
 	defer c.h.Exit()
+	if index < 0 || index > math.MaxInt32 {
+		return g, verbErr("ibv_query_gid", syscall.EINVAL)
+	}
 	g, err = c.p.QueryGID(port, index)
 	return g, verbErr("ibv_query_gid", err)
 }
@@ -173,6 +177,9 @@ func (c *Context) QueryPKey(port uint8, index int) (uint16, error) {
 		return 0, err
 	}
 	defer c.h.Exit()
+	if index < 0 || index > math.MaxInt32 {
+		return 0, verbErr("ibv_query_pkey", syscall.EINVAL)
+	}
 	k, err := c.p.QueryPKey(port, index)
 	return k, verbErr("ibv_query_pkey", err)
 }

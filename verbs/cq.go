@@ -3,6 +3,7 @@ package verbs
 import (
 	"context"
 	"errors"
+	"math"
 	"syscall"
 	"weak"
 
@@ -135,8 +136,11 @@ func (c *Context) CreateCQ(cqe int, cfg *CQConfig) (*CQ, error) {
 		in.PD = cfg.ParentDomain.p
 		parents = append(parents, &cfg.ParentDomain.h)
 	}
-	if cqe < 1 {
-		return nil, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a completion queue needs at least one entry"}
+	if cqe < 1 || cqe > math.MaxInt32 {
+		return nil, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a completion queue needs at least one entry, and at most DeviceAttr.MaxCQE"}
+	}
+	if cfg.Vector < 0 || cfg.Vector > math.MaxInt32 {
+		return nil, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "CQConfig.Vector must be below Context.NumCompVectors"}
 	}
 	q := &CQ{c: c, ch: cfg.Channel, cookie: in.Cookie}
 	if err := q.h.Init("verbs.CQ", parents...); err != nil {
@@ -220,6 +224,9 @@ func (q *CQ) Resize(cqe int) error {
 		return err
 	}
 	defer q.h.Exit()
+	if cqe < 1 || cqe > math.MaxInt32 {
+		return &Error{Verb: "ibv_resize_cq", Cause: syscall.EINVAL, Hint: "a completion queue needs at least one entry, and at most DeviceAttr.MaxCQE"}
+	}
 	return verbErr("ibv_resize_cq", q.p.Resize(cqe))
 }
 

@@ -177,6 +177,14 @@ func TestRegChecksBeforeTheDevice(t *testing.T) {
 	require.ErrorContains(t, err, "empty")
 }
 
+func TestSGEBounds(t *testing.T) {
+	m := &MR{p: deadMR{}, length: 1 << 33, iova: 0x1000}
+	require.Equal(t, SGE{Addr: 0x1000 + 1<<32, Length: 1<<32 - 1}, m.SGE(1<<32, 1<<32-1))
+	for _, r := range [][2]int{{0, 1 << 32}, {-1, 1}, {0, -1}, {1 << 33, 1}, {1<<63 - 1, 1<<63 - 1}} {
+		require.Panics(t, func() { m.SGE(r[0], r[1]) }, "%v", r)
+	}
+}
+
 func TestIncRKey(t *testing.T) {
 	for k, want := range map[RKey]RKey{0: 1, 0xff: 0, 0x1234: 0x1235, 0x12ff: 0x1200, 0xffffffff: 0xffffff00} {
 		require.Equal(t, want, IncRKey(k))

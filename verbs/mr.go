@@ -3,6 +3,7 @@ package verbs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -182,9 +183,9 @@ func (m *MR) Len() uint64 { return m.length }
 func (m *MR) Bytes() []byte { return m.buf }
 
 // SGE describes n bytes at offset off of the region. It panics when they are
-// not inside, as slicing does.
+// not inside, as slicing does, and when an element cannot hold n: 4 GiB and more.
 func (m *MR) SGE(off, n int) SGE {
-	if off < 0 || n < 0 || uint64(off)+uint64(n) > m.length {
+	if off < 0 || n < 0 || uint64(n) > math.MaxUint32 || uint64(off)+uint64(n) > m.length {
 		panic(fmt.Sprintf("verbs: SGE [%d:+%d] outside a region of %d bytes", off, n, m.length))
 	}
 	return SGE{Addr: m.iova + uint64(off), Length: uint32(n), LKey: m.LKey()}

@@ -81,6 +81,7 @@ func (x *ctx) QueryGIDTable(max int, flags uint32) ([]p.GIDEntry, error) {
 	if max < 1 {
 		return nil, syscall.EINVAL
 	}
+	max = min(max, 65535/32)         // the kernel's call counts the bytes in 16 bits
 	out := make([]p.GIDEntry, max+1) // one more keeps the array at 8-byte alignment for any size
 	var n C.size_t
 	err := errno(C.zr_query_gid_table(x.c, (*C.struct_ibv_gid_entry)(unsafe.Pointer(&out[0])), C.size_t(max), C.uint32_t(flags), &n))

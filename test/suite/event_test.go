@@ -104,6 +104,12 @@ func solicited(t *testing.T, e *env) {
 	require.NoError(t, recv.ReqNotify(true))
 	e.recv(p.b, verbs.RecvWR{ID: 3})
 	e.toErr(p.b)
+	if e.isRXE && kernelAtLeast(6, 12) {
+		// rxe of 6.12 flushes without an event for who waits for solicited ones.
+		e.ok(recv, 3, verbs.WCWRFlushErr)
+		e.quiet(ch)
+		return
+	}
 	e.next(ch, recv)
 	e.ok(recv, 3, verbs.WCWRFlushErr)
 }

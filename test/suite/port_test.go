@@ -92,7 +92,7 @@ func pkey(t *testing.T, e *env) {
 		require.NoError(t, err)
 		require.Equal(t, i, got)
 	}
-	for _, i := range []int{-1, int(pa.PKeyTblLen), 1 << 20} {
+	for _, i := range []int{-1, int(pa.PKeyTblLen), 1 << 20, 1 << 32} {
 		_, err := e.ctx.QueryPKey(e.port, i)
 		require.Error(t, err, "index %d", i)
 	}
@@ -119,6 +119,10 @@ func gidTable(t *testing.T, e *env) {
 		require.Equal(t, x.GID, g)
 		require.False(t, g.IsZero())
 		require.Equal(t, x.GID, verbs.GIDFromAddr(x.GID.Addr()))
+	}
+	for _, i := range []int{-1, 1 << 20, 1 << 32} {
+		_, err := e.ctx.QueryGID(e.port, i)
+		require.Error(t, err, "index %d", i)
 	}
 }
 
@@ -160,6 +164,8 @@ func gidTableBounds(t *testing.T, e *env) {
 	exact, err := e.ctx.QueryGIDTable(len(all), 0)
 	require.NoError(t, err)
 	require.Equal(t, all, exact)
+	_, err = e.ctx.QueryGIDTable(1<<62, 0)
+	require.NoError(t, err)
 	for _, n := range []int{len(all) - 1, 1, 0, -1} {
 		_, err := e.ctx.QueryGIDTable(n, 0)
 		require.ErrorIs(t, err, syscall.EINVAL, "%d slots for %d GIDs", n, len(all))
