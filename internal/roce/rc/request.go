@@ -55,6 +55,8 @@ func (q *QP) start(w *request) bool {
 	if w.started {
 		return true
 	}
+	// READs before cur were all asked for in this pass, so none is in flight only
+	// when all are answered: a fence that was passed once holds for ever.
 	if w.wr.Flags&provider.SendFence != 0 && r.rdOut > 0 {
 		return false
 	}
@@ -99,12 +101,10 @@ func (q *QP) sendOne(w *request) bool {
 	k := int64(1)
 	rd := w.isRd()
 	if rd {
-		if r.rdOut >= q.maxRdOut || off == 0 && w.wr.Flags&provider.SendFence != 0 && r.rdOut > 0 {
+		if r.rdOut >= q.maxRdOut {
 			return false
 		}
 		k = q.pieceEnd(w, r.nxt) - r.nxt
-	} else if off == 0 && w.wr.Flags&provider.SendFence != 0 && r.rdOut > 0 {
-		return false
 	}
 	if r.nxt != r.una && r.nxt-r.una+k > q.window {
 		return false

@@ -157,9 +157,6 @@ func (q *QP) checkSQD() {
 	if q.state != provider.QPSSQD || q.sqdDone || q.req.una != q.req.high {
 		return
 	}
-	if q.req.head != q.req.tail && q.req.at(q.req.head).started {
-		return
-	}
 	q.sqdDone = true
 	if q.asyncSQD {
 		q.sink.Event(provider.EventSQDrained)
