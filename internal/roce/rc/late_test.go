@@ -152,3 +152,21 @@ func TestFenceHoldsWhenSentAgain(t *testing.T) {
 	require.Equal(t, []uint64{1, 2, 3, 4, 5}, ids(n.a.sends))
 	require.Len(t, n.a.binds, 1, "once")
 }
+
+// TestNAKWhileWaitingForReceiver: what is sent again anyway is not asked for twice.
+func TestNAKWhileWaitingForReceiver(t *testing.T) {
+	p := defaults()
+	p.retry = 0
+	n := newNet(t, p)
+	n.a.post(1, provider.WRSend, nil, 0, 0, nil)
+	q := n.a.qp
+	q.Pump(0, 10)
+	for _, s := range []uint8{synRNR | 1, synSeq, synRNR | 1} {
+		q.Input(0, &wire.Packet{Opcode: wire.RCAck, PSN: 7, Syndrome: s})
+	}
+	require.Empty(t, n.a.sends)
+	require.Zero(t, q.Pump(0, 10))
+	require.Equal(t, int64(10_000), q.NextDeadline())
+	q.Tick(10_000)
+	require.Equal(t, 1, q.Pump(10_000, 10))
+}
