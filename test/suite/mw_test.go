@@ -229,7 +229,7 @@ func mwCrossPD(t *testing.T, e *env) {
 	require.ErrorIs(t, err, syscall.EPERM)
 
 	w2 := e.window(verbs.MWType2)
-	w2.mr, foreign = foreign, w2.mr
+	w2.mr = foreign
 	key := verbs.IncRKey(w2.mw.RKey())
 	n, err := w2.b.PostSend([]verbs.SendWR{w2.bindWR(2, key)})
 	if err != nil {

@@ -25,8 +25,10 @@ func TestAffectedLibraries(t *testing.T) {
 func TestSeats(t *testing.T) {
 	var s seats
 	s.room.Store(2)
-	if !s.take() || !s.take() || s.take() {
-		t.Fatal("two seats are not two")
+	for i, want := range []bool{true, true, false} {
+		if s.take() != want {
+			t.Fatalf("take %d of two seats is not %v", i+1, want)
+		}
 	}
 	s.leave()
 	if !s.take() {
