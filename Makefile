@@ -2,7 +2,6 @@
 # they lack (with apt when root; else they print the command).
 .PHONY: all deps bin demo test unit rxe check bench coverage clean
 TOOL = go tool -modfile=tools/go.mod
-BIN  = bin/softroce bin/suite.test
 
 all: check test
 
@@ -37,7 +36,7 @@ check: deps
 	@sh scripts/check.sh
 
 bench: bin
-	@sh scripts/bench.sh
+	go run ./bench
 
 coverage:
 	go run ./internal/coverage/cmd/coverage
