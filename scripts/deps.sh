@@ -21,6 +21,7 @@ need ibverbs-utils command -v ibv_rc_pingpong
 need rdmacm-utils command -v rping
 need perftest command -v ib_send_lat
 need iproute2 command -v ip
+need cpio command -v cpio
 need kmod command -v modprobe
 need qemu-system-x86 command -v qemu-system-x86_64
 
