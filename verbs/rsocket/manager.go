@@ -96,10 +96,13 @@ func affected(maps string) bool {
 	return major < 53 && !(listed && minor >= first)
 }
 
-// grow starts a thread again and again, as long as that works.
+// grow starts a thread again and again. A start that fails, as a connect that is
+// refused at once does, may not have reached the thread: it counts for nothing
+// and is tried again, up to a limit.
 func grow(want int64, at netip.Addr, start func(fd int, at netip.Addr) error) (room int64) {
 	// One element is the thread's own and one is never used.
-	for size := int64(4); room < want-4; size += 4 {
+	size, failed := int64(4), 0
+	for room < want-4 && failed < 256 {
 		fd, err := ibv.RSocket(domainOf(at), ibv.SockStream, 0)
 		if err != nil {
 			return room
@@ -109,9 +112,11 @@ func grow(want int64, at netip.Addr, start func(fd int, at netip.Addr) error) (r
 		}
 		ibv.RClose(fd, -1)
 		if err != nil {
-			return room
+			failed++
+			continue
 		}
 		room = size - 2
+		size += 4
 	}
 	return room
 }
