@@ -1,8 +1,8 @@
 // Package provider is the seam between package verbs and the devices: what a
 // device must do, as small interfaces over flat, pointer-free data.
 //
-// Two providers exist: internal/ibv (libibverbs) and internal/roce (a RoCEv2
-// device in Go). Rules for both:
+// One provider exists, internal/ibv (libibverbs); a RoCEv2 device in Go is to be
+// the second. Rules for every provider:
 //
 //   - a method returns the bare errno (syscall.Errno) of the verb; package verbs
 //     adds the verb's name. What is not supported is EOPNOTSUPP, ENOSYS or 524;

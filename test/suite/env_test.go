@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -354,5 +353,3 @@ func fill(b []byte, seed int) {
 }
 
 func sgl(s ...verbs.SGE) []verbs.SGE { return s }
-
-var _ = syscall.EINVAL
