@@ -17,9 +17,25 @@ type node struct {
 	net   link.Network
 	links []link.Link // by GID index; fixed once the node is open
 
-	mu  sync.Mutex
-	mem memTable
-	qps map[uint32]transport // by number
+	mu   sync.Mutex
+	mem  memTable
+	qps  map[uint32]transport // by number
+	stat Counters
+}
+
+// Counters says what arrived and was dropped, and why.
+type Counters struct {
+	Packets    uint64 // that arrived
+	BadPKey    uint64 // P_Key not ours; also a counter of the port
+	BadQKey    uint64 // Q_Key not the queue pair's; also a counter of the port
+	NoQP       uint64 // unknown queue pair
+	BadSource  uint64 // not the connected peer
+	BadOpcode  uint64 // not of the queue pair's transport
+	BadState   uint64 // queue pair cannot receive
+	NoRecv     uint64 // UD, UC: no receive request was there
+	TooLong    uint64 // UD: longer than the receive request
+	OutOfOrder uint64 // UC: packets of a message that lost one
+	MADDropped uint64 // management datagrams nobody took in time
 }
 
 // transport is a queue pair as the node sees it. All under node.mu.
@@ -42,6 +58,13 @@ func (n *node) progress() int {
 		k += l.Poll()
 	}
 	return k
+}
+
+// Counters gives the counts of the device.
+func (n *node) Counters() Counters {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stat
 }
 
 // mads is QP 1 of the device.
