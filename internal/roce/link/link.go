@@ -43,17 +43,25 @@ type Link interface {
 	// it with the ICRC and adds it to the batch to be sent; a full batch is sent.
 	// One goroutine at a time, under the device's lock.
 	Send(dst netip.Addr, p *wire.Packet, segs [][]byte, n int)
-	// Flush sends the batch. EAGAIN: the socket is full, what is left is kept and
-	// Writable will be called; packets sent meanwhile may be dropped, as on any
-	// network.
+	// Flush sends the batch. EAGAIN: the socket is full, what is left is kept until
+	// the next Flush, and Writable will be called; packets sent meanwhile may be
+	// dropped, as on any network. After Close it is net.ErrClosed. What the network
+	// does to a packet is no error.
 	Flush() error
 	// Poll takes what has arrived, without waiting, and hands it to the handler in
 	// the caller's goroutine. It returns the number of packets, 0 also when
 	// another goroutine is at it.
+	//
+	// While it is called busily the link's own goroutine stays away: it comes back
+	// within a millisecond after the last call, or at once after Idle.
 	Poll() int
+	// Idle tells that the caller of Poll is about to sleep until something arrives.
+	// Cheap, any goroutine.
+	Idle()
 	// Stats are running counts.
 	Stats() Stats
-	// Close ends the link and waits for calls of the handler under way.
+	// Close ends the link and waits for calls of the handler under way: not to be
+	// called from the handler or with a lock that it takes.
 	Close() error
 }
 
