@@ -33,6 +33,18 @@ const (
 	RCFetchAdd       Opcode = 0x14
 	RCSendLastInv    Opcode = 0x16
 	RCSendOnlyInv    Opcode = 0x17
+	UCSendFirst      Opcode = 0x20 // UC: RC's SEND and WRITE, without acknowledgements
+	UCSendMiddle     Opcode = 0x21
+	UCSendLast       Opcode = 0x22
+	UCSendLastImm    Opcode = 0x23
+	UCSendOnly       Opcode = 0x24
+	UCSendOnlyImm    Opcode = 0x25
+	UCWriteFirst     Opcode = 0x26
+	UCWriteMiddle    Opcode = 0x27
+	UCWriteLast      Opcode = 0x28
+	UCWriteLastImm   Opcode = 0x29
+	UCWriteOnly      Opcode = 0x2a
+	UCWriteOnlyImm   Opcode = 0x2b
 	UDSendOnly       Opcode = 0x64
 	UDSendOnlyImm    Opcode = 0x65
 	CNP              Opcode = 0x81
@@ -79,6 +91,18 @@ var layout = [numOpcodes]headers{
 	RCFetchAdd:       known | hasAtomicETH,
 	RCSendLastInv:    known | hasIETH | hasPayload,
 	RCSendOnlyInv:    known | hasIETH | hasPayload,
+	UCSendFirst:      known | hasPayload,
+	UCSendMiddle:     known | hasPayload,
+	UCSendLast:       known | hasPayload,
+	UCSendLastImm:    known | hasImm | hasPayload,
+	UCSendOnly:       known | hasPayload,
+	UCSendOnlyImm:    known | hasImm | hasPayload,
+	UCWriteFirst:     known | hasRETH | hasPayload,
+	UCWriteMiddle:    known | hasPayload,
+	UCWriteLast:      known | hasPayload,
+	UCWriteLastImm:   known | hasImm | hasPayload,
+	UCWriteOnly:      known | hasRETH | hasPayload,
+	UCWriteOnlyImm:   known | hasRETH | hasImm | hasPayload,
 	UDSendOnly:       known | hasDETH | hasPayload,
 	UDSendOnlyImm:    known | hasDETH | hasImm | hasPayload,
 	CNP:              known | hasCNP,
