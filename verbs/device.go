@@ -16,7 +16,7 @@ import (
 // Device is an RDMA device that can be opened.
 type Device struct{ p provider.Device }
 
-// Name is the device's name: mlx5_0, rxe0.
+// Name is the device's name: mlx5_0, rxe0, soft:127.0.0.1.
 //
 // Verb: ibv_get_device_name(3).
 func (d *Device) Name() string { return d.p.Info().Name }
@@ -46,12 +46,26 @@ func (d *Device) CharDevice() string { return d.p.Info().DevName }
 // String is the name.
 func (d *Device) String() string { return d.Name() }
 
-// Devices lists the RDMA devices of this machine. On a machine without the
+// Devices lists the RDMA devices of this machine: the kernel's, then the software
+// device soft:127.0.0.1, which is always there. Software devices on other
+// addresses are opened by name.
+//
+// Verb: ibv_get_device_list(3), ibv_free_device_list(3), ibv_static_providers(3).
+func Devices() ([]*Device, error) {
+	l, err := KernelDevices()
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return nil, err
+	}
+	d, err := softByName(softDefaultName)
+	return append(l, d), err
+}
+
+// KernelDevices lists the kernel's RDMA devices. On a machine without the
 // ib_uverbs module, or without libibverbs, the error says so and is
 // errors.ErrUnsupported.
 //
 // Verb: ibv_get_device_list(3), ibv_free_device_list(3), ibv_static_providers(3).
-func Devices() ([]*Device, error) {
+func KernelDevices() ([]*Device, error) {
 	l, err := ibv.Devices()
 	if err != nil {
 		hint := ""
@@ -67,14 +81,26 @@ func Devices() ([]*Device, error) {
 	return out, nil
 }
 
-// DeviceByName finds a device. When there is none of that name the error lists
-// the names that exist.
+// DeviceByName finds a device: a kernel device by its name, a software device as
+// soft:ADDR[,ADDR...]. When there is no kernel device of that name the error
+// lists the devices that exist, or says why there are none.
 func DeviceByName(name string) (*Device, error) {
-	l, err := Devices()
+	if isSoft(name) {
+		return softByName(name)
+	}
+	l, err := KernelDevices()
 	if err != nil {
-		return nil, err
+		return nil, noSuchDevice(name, err)
 	}
 	return pickDevice(l, name)
+}
+
+// noSuchDevice keeps the reason why this machine has no kernel devices.
+func noSuchDevice(name string, why error) error {
+	if !errors.Is(why, errors.ErrUnsupported) {
+		return why
+	}
+	return fmt.Errorf("verbs: no RDMA device %q: this machine has only %s: %w: %w", name, softDefaultName, why, syscall.ENODEV)
 }
 
 func pickDevice(l []*Device, name string) (*Device, error) {
@@ -85,11 +111,8 @@ func pickDevice(l []*Device, name string) (*Device, error) {
 		}
 		names = append(names, d.Name())
 	}
-	have := "this machine has none"
-	if len(names) > 0 {
-		have = "this machine has " + strings.Join(names, ", ")
-	}
-	return nil, fmt.Errorf("verbs: no RDMA device %q: %s: %w", name, have, syscall.ENODEV)
+	have := strings.Join(append(names, softDefaultName), ", ")
+	return nil, fmt.Errorf("verbs: no RDMA device %q: this machine has %s: %w", name, have, syscall.ENODEV)
 }
 
 // Open opens the named device.
@@ -107,34 +130,47 @@ func Open(name string) (*Context, error) {
 const EnvDevice = "ZRDMA_DEVICE"
 
 // OpenDefault opens the device named by ZRDMA_DEVICE or, without it, the first
-// one that has an active port, and logs which.
+// kernel device that has an active port, or else the software device on
+// 127.0.0.1. It logs which, and why no kernel device.
 func OpenDefault() (*Context, error) {
 	if name := os.Getenv(EnvDevice); name != "" {
 		return Open(name)
 	}
-	l, err := Devices()
-	if err != nil {
-		return nil, err
+	l, err := KernelDevices()
+	c, port, why := firstActive(l)
+	if c != nil {
+		slog.Info("verbs: using the first device with an active port", "device", c.Name(), "port", port)
+		return c, nil
 	}
-	var why []string
+	if err != nil {
+		why = err.Error()
+	}
+	if c, err = OpenSoft(SoftConfig{}); err != nil {
+		return nil, fmt.Errorf("verbs: no usable RDMA device: %s; and the software device: %w", why, err)
+	}
+	slog.Info("verbs: using the software device", "device", c.Name(), "why", why)
+	return c, nil
+}
+
+// firstActive opens the first device with an active port, or says why none.
+func firstActive(l []*Device) (_ *Context, port uint8, why string) {
+	var all []string
 	for _, d := range l {
 		c, err := d.Open()
 		if err != nil {
-			why = append(why, d.Name()+": "+err.Error())
+			all = append(all, d.Name()+": "+err.Error())
 			continue
 		}
-		if port, err := c.ActivePort(); err == nil {
-			slog.Info("verbs: using the first device with an active port", "device", d.Name(), "port", port)
-			return c, nil
-		} else {
-			why = append(why, err.Error())
+		if port, err = c.ActivePort(); err == nil {
+			return c, port, ""
 		}
+		all = append(all, err.Error())
 		c.Close()
 	}
-	if len(why) == 0 {
-		why = []string{"this machine has no RDMA device; for Soft-RoCE: modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0"}
+	if len(all) == 0 {
+		return nil, 0, "this machine has no kernel device"
 	}
-	return nil, fmt.Errorf("verbs: no usable RDMA device: %s: %w", strings.Join(why, "; "), syscall.ENODEV)
+	return nil, 0, strings.Join(all, "; ")
 }
 
 // Open opens the device.
@@ -142,6 +178,9 @@ func OpenDefault() (*Context, error) {
 // Verb: ibv_open_device(3).
 func (d *Device) Open() (*Context, error) {
 	p, err := d.p.Open()
+	if err != nil && d.p.Info().Soft {
+		return nil, softOpenErr(d.Name(), err)
+	}
 	if err != nil {
 		return nil, openErr(err, "/dev/infiniband/"+d.CharDevice(), canOpen)
 	}

@@ -22,6 +22,16 @@ var (
 	// MR makes a *verbs.MR over buf, pinned while it is open.
 	MR func(pd any, buf []byte, create func(addr, length uint64) (provider.MR, error)) (any, error)
 
+	// Device makes a *verbs.Device of a provider's.
+	Device func(provider.Device) any
+	// Handle is the life cycle of a *verbs.Context.
+	Handle func(ctx any) *handle.Handle
+	// IsSoft says whether a device's name is that of a software device.
+	IsSoft func(name string) bool
+	// SoftCM is the connection manager of the software device of that name, ""
+	// for the default one; the device stays open until the process ends.
+	SoftCM func(name string) (provider.CM, error)
+
 	// Inner gives the provider's object inside a verbs object, nil for a nil one.
 	Inner func(obj any) any
 	// SetQPState tells a *verbs.QP what others did to it.

@@ -13,6 +13,13 @@ type CM interface {
 	CreateID(ch CMChannel, cookie uint64, ps PortSpace) (CMID, error)
 }
 
+// CMSource is a Context whose device has a connection manager of its own. The
+// manager is the device's, the same for all its contexts, and works while one of
+// them is open.
+type CMSource interface {
+	CM() CM
+}
+
 // CMChannel delivers the events of its ids.
 type CMChannel interface {
 	// Get waits for an event, without holding a thread. It is acknowledged

@@ -2,7 +2,6 @@ package rdmacm
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -21,34 +20,67 @@ type EventChannel struct {
 	h   handle.Handle
 	m   provider.CM
 	p   provider.CMChannel
-	ids atomic.Int32 // open IDs
+	dev *verbs.Context // that the channel was made on, or nil
+	ids atomic.Int32   // open IDs
 }
 
-// CreateEventChannel makes an event channel. Without librdmacm, or with the
-// rdma_ucm module not loaded, the error says what to do.
+// CreateEventChannel makes an event channel of the kernel's connection manager,
+// which knows all its devices, or of a software device's: when ZRDMA_DEVICE names
+// one, and soft:127.0.0.1 when it is not set and this machine has no kernel device
+// or no rdma_cm; the log says so.
 //
 // Verb: rdma_create_event_channel(3).
 func CreateEventChannel() (*EventChannel, error) {
-	m, err := ibv.CM()
+	m, err := manager("rdma_create_event_channel")
 	if err != nil {
-		return nil, cmErr("rdma_create_event_channel", err)
+		return nil, err
 	}
-	return newChannel(m)
+	return newChannel(m, nil)
 }
 
-func newChannel(m provider.CM) (*EventChannel, error) {
-	p, err := m.CreateChannel()
+// CreateEventChannelOn makes an event channel of the connection manager that
+// serves dev: that of a software device serves it alone, whatever ZRDMA_DEVICE
+// says. dev stays open meanwhile: its Close is ErrInUse.
+//
+// Verb: rdma_create_event_channel(3).
+func CreateEventChannelOn(dev *verbs.Context) (*EventChannel, error) {
+	const verb = "rdma_create_event_channel"
+	if dev == nil {
+		return nil, invalid(verb, "a device is required")
+	}
+	m, err := managerOf(verb, dev)
 	if err != nil {
+		return nil, err
+	}
+	return newChannel(m, dev)
+}
+
+// channelOn makes a channel for what was configured with a device or nil.
+func channelOn(dev *verbs.Context) (*EventChannel, error) {
+	if dev == nil {
+		return CreateEventChannel()
+	}
+	return CreateEventChannelOn(dev)
+}
+
+func newChannel(m provider.CM, dev *verbs.Context) (*EventChannel, error) {
+	const verb = "rdma_create_event_channel"
+	ch := &EventChannel{m: m, dev: dev}
+	var parent *handle.Handle
+	if dev != nil {
+		parent = bridge.Handle(dev)
+	}
+	if err := ch.h.Init("rdmacm.EventChannel", parent); err != nil {
+		return nil, cmErr(verb, err)
+	}
+	var err error
+	if ch.p, err = m.CreateChannel(); err != nil {
+		ch.h.Abandon()
 		hint := ""
-		if errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENOENT) {
+		if noModule(err) {
 			hint = hintModule
 		}
-		return nil, hinted("rdma_create_event_channel", err, hint)
-	}
-	ch := &EventChannel{m: m, p: p}
-	if err := ch.h.Init("rdmacm.EventChannel"); err != nil {
-		p.Close()
-		return nil, err
+		return nil, hinted(verb, err, hint)
 	}
 	handle.Watch(ch, &ch.h)
 	return ch, nil

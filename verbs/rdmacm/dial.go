@@ -12,6 +12,10 @@ import (
 type DialConfig struct {
 	Local netip.AddrPort // source address and port; invalid: the kernel's choice
 
+	// Device connects from this device, through the connection manager that serves
+	// it; nil: the kernel's choice, or what CreateEventChannel says.
+	Device *verbs.Context
+
 	// PD is the domain of the queue pair, made from a context of the connection
 	// manager (Devices, ID.Context); nil: one of its own.
 	PD *verbs.PD
@@ -56,7 +60,7 @@ func Dial(ctx context.Context, peer netip.AddrPort, cfg DialConfig) (_ *Conn, er
 	if err := ctx.Err(); err != nil {
 		return nil, &ConnectError{Step: StepAddress, Peer: peer, Cause: err}
 	}
-	x, err := ownID(PSTCP)
+	x, err := ownID(cfg.Device, PSTCP)
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,8 @@ package rdmacm
 
 import (
 	"context"
+	"errors"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"github.com/zrdma/zrdma/internal/bridge"
@@ -13,10 +13,11 @@ import (
 
 // endpoint is what an ID made by CreateEP or GetRequest owns beside itself.
 type endpoint struct {
-	ch  *EventChannel   // that only this ID uses; nil for a passive one
+	ch  *EventChannel   // that only this ID uses; nil for a passive one of the provider's
 	qp  *verbs.QP       // or nil
-	pd  *verbs.PD       // for the queue pairs of requests
+	pd  *verbs.PD       // passive: for the queue pairs of requests
 	cfg *verbs.QPConfig // passive: for requests; nil for none
+	m   provider.CM     // passive: its manager
 }
 
 const resolveTimeout = 2 * time.Second
@@ -30,13 +31,21 @@ const resolveTimeout = 2 * time.Second
 //
 // Verb: rdma_create_ep(3), rdma_destroy_ep(3).
 func CreateEP(ctx context.Context, ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfig) (*ID, error) {
+	return CreateEPOn(ctx, nil, ai, pd, cfg)
+}
+
+// CreateEPOn is CreateEP with the connection manager that serves dev, as with
+// CreateEventChannelOn.
+//
+// Verb: rdma_create_ep(3), rdma_destroy_ep(3).
+func CreateEPOn(ctx context.Context, dev *verbs.Context, ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfig) (*ID, error) {
 	if ai.PortSpace == 0 {
 		ai.PortSpace = PSTCP
 	}
 	if ai.Flags&RAIPassive != 0 {
-		return passiveEP(ai, pd, cfg)
+		return passiveEP(dev, ai, pd, cfg)
 	}
-	x, err := ownID(ai.PortSpace)
+	x, err := ownID(dev, ai.PortSpace)
 	if err != nil {
 		return nil, err
 	}
@@ -54,15 +63,15 @@ func CreateEP(ctx context.Context, ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfi
 	return x, nil
 }
 
-func passiveEP(ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfig) (*ID, error) {
+func passiveEP(dev *verbs.Context, ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfig) (*ID, error) {
 	const verb = "rdma_create_ep"
-	m, err := manager(verb)
+	m, err := managerOf(verb, dev)
 	if err != nil {
 		return nil, err
 	}
 	p, ok := m.(provider.CMEndpoints)
 	if !ok {
-		return nil, cmErr(verb, syscall.EOPNOTSUPP)
+		return boundEP(dev, ai, pd, cfg)
 	}
 	if ai.QPType == 0 {
 		ai.QPType = verbs.QPTRC
@@ -80,7 +89,21 @@ func passiveEP(ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfig) (*ID, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.ep = &endpoint{pd: pd, cfg: cfg}
+	x.ep = &endpoint{pd: pd, cfg: cfg, m: m}
+	return x, nil
+}
+
+// boundEP is a passive endpoint of a manager that has none of its own kind.
+func boundEP(dev *verbs.Context, ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfig) (*ID, error) {
+	x, err := ownID(dev, ai.PortSpace)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.BindAddr(ai.Src); err != nil {
+		x.Close()
+		return nil, err
+	}
+	x.ep.pd, x.ep.cfg, x.ep.m = pd, cfg, x.ep.ch.m
 	return x, nil
 }
 
@@ -92,18 +115,41 @@ func passiveEP(ai AddrInfo, pd *verbs.PD, cfg *verbs.QPConfig) (*ID, error) {
 // Verb: rdma_get_request(3).
 func (x *ID) GetRequest(ctx context.Context) (*ID, *Event, error) {
 	const verb = "rdma_get_request"
-	e, ok := x.p.(provider.CMEndpoint)
-	if !ok || x.ep == nil {
+	if x.ep == nil || x.ep.m == nil {
 		return nil, nil, invalid(verb, "the ID is no passive endpoint of CreateEP")
 	}
 	if x.h.Closed() {
 		return nil, nil, closed(verb)
 	}
-	m, err := manager(verb)
+	n, ev, err := x.request(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	ch, err := newChannel(m)
+	if x.ep.cfg != nil {
+		if n.ep.qp, err = n.CreateQP(x.ep.pd, *x.ep.cfg); err != nil {
+			n.Close()
+			return nil, nil, err
+		}
+	}
+	return n, ev, nil
+}
+
+// request takes a connection request; its ID has a channel of its own.
+func (x *ID) request(ctx context.Context) (*ID, *Event, error) {
+	const verb = "rdma_get_request"
+	e, ok := x.p.(provider.CMEndpoint)
+	if !ok {
+		ev, err := x.wait(ctx, EventConnectRequest, StepAccept)
+		var c *ConnectError
+		if errors.As(err, &c) {
+			err = c.Cause
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return ev.ID, ev, ev.ID.ownChannel(x.ep.ch)
+	}
+	ch, err := newChannel(x.ep.m, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,15 +164,26 @@ func (x *ID) GetRequest(ctx context.Context) (*ID, *Event, error) {
 		return nil, nil, err
 	}
 	n.ep = &endpoint{ch: ch}
-	if x.ep.cfg != nil {
-		if n.ep.qp, err = n.CreateQP(x.ep.pd, *x.ep.cfg); err != nil {
-			n.Close()
-			return nil, nil, err
-		}
-	}
 	ev := newEvent(&pe, n)
 	ev.Listener = x
 	return n, ev, nil
+}
+
+// ownChannel moves the ID from a channel to one of its own; when that fails the
+// ID is closed.
+func (x *ID) ownChannel(from *EventChannel) error {
+	ch, err := newChannel(from.m, from.dev)
+	if err != nil {
+		x.Close()
+		return err
+	}
+	if err := x.MigrateID(ch); err != nil {
+		ch.Close()
+		x.Close()
+		return err
+	}
+	x.ep = &endpoint{ch: ch}
+	return nil
 }
 
 // QP is the queue pair of an ID made by CreateEP or GetRequest, or nil.
@@ -138,8 +195,8 @@ func (x *ID) QP() *verbs.QP {
 }
 
 // ownID makes an ID with a channel of its own, which Close takes along.
-func ownID(ps PortSpace) (*ID, error) {
-	ch, err := CreateEventChannel()
+func ownID(dev *verbs.Context, ps PortSpace) (*ID, error) {
+	ch, err := channelOn(dev)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"syscall"
 
-	"github.com/zrdma/zrdma/internal/ibv"
 	"github.com/zrdma/zrdma/internal/provider"
 )
 
@@ -24,14 +23,10 @@ const (
 	RAIFamily      = 8
 )
 
-func manager(verb string) (provider.CM, error) {
-	m, err := ibv.CM()
-	return m, cmErr(verb, err)
-}
-
 // GetAddrInfo resolves names to addresses and, where a service for that runs,
 // routes. The lookup cannot be interrupted: when ctx ends, it goes on in the
-// background and its result is dropped.
+// background and its result is dropped. On a software device Go's resolver looks,
+// and ctx ends it.
 //
 // Verb: rdma_getaddrinfo(3), rdma_freeaddrinfo(3).
 func GetAddrInfo(ctx context.Context, node, service string, hints *AddrInfo) ([]AddrInfo, error) {
@@ -40,13 +35,14 @@ func GetAddrInfo(ctx context.Context, node, service string, hints *AddrInfo) ([]
 	if err != nil {
 		return nil, err
 	}
-	r, ok := m.(provider.CMResolver)
-	if !ok {
-		return nil, cmErr(verb, syscall.EOPNOTSUPP)
-	}
 	var h AddrInfo
 	if hints != nil {
 		h = *hints
+	}
+	r, ok := m.(provider.CMResolver)
+	if !ok {
+		l, err := resolve(ctx, node, service, h)
+		return l, cmErr(verb, err)
 	}
 	type result struct {
 		l   []AddrInfo

@@ -17,6 +17,9 @@ type ListenConfig struct {
 	ReuseAddr bool // share the address with other listeners that set it
 	AFOnly    bool // an IPv6 listener takes no IPv4 connections
 
+	// Device listens on this device, as in DialConfig.
+	Device *verbs.Context
+
 	PD   *verbs.PD      // of the queue pairs, for a listener on one device; nil: one for each
 	QP   verbs.QPConfig // as in DialConfig
 	Conn ConnParam      // of every answer
@@ -73,7 +76,7 @@ func Listen(ctx context.Context, addr netip.AddrPort, cfg ListenConfig) (*Listen
 	if err := checkPrivate("rdma_accept", len(cfg.Conn.PrivateData), limit(PSTCP, msgAccept)); err != nil {
 		return nil, err
 	}
-	x, err := ownID(PSTCP)
+	x, err := ownID(cfg.Device, PSTCP)
 	if err != nil {
 		return nil, err
 	}
@@ -174,15 +177,9 @@ func (l *Listener) serve(ctx context.Context, e *Event) (_ *Conn, err error) {
 		}
 		c.Close()
 	}()
-	ch, err := CreateEventChannel()
-	if err != nil {
+	if err := x.ownChannel(l.id.Channel()); err != nil {
 		return nil, err
 	}
-	if err := x.MigrateID(ch); err != nil {
-		ch.Close()
-		return nil, err
-	}
-	x.ep = &endpoint{ch: ch}
 	if l.cfg.Request != nil {
 		if err := l.cfg.Request(e); err != nil {
 			return nil, err

@@ -71,7 +71,7 @@ func TestConfigDefaults(t *testing.T) {
 	require.Equal(t, 10*time.Second, l.HandshakeTimeout)
 	require.NotNil(t, l.OnError)
 	covered := map[string]bool{}
-	for _, f := range strings.Fields("Local PD QP Conn AddrTimeout RouteTimeout TOS AckTimeout Setup Backlog ReuseAddr AFOnly HandshakeTimeout Request OnError") {
+	for _, f := range strings.Fields("Local Device PD QP Conn AddrTimeout RouteTimeout TOS AckTimeout Setup Backlog ReuseAddr AFOnly HandshakeTimeout Request OnError") {
 		covered[f] = true
 	}
 	for _, c := range []any{d, l} {
