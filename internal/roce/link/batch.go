@@ -1,0 +1,111 @@
+package link
+
+import (
+	"net/netip"
+
+	"github.com/zrdma/zrdma/internal/roce/wire"
+)
+
+const (
+	// batchBytes bounds what is sent in one system call: less than a UDP datagram
+	// can hold, with its headers, on IPv4 and IPv6.
+	batchBytes = 65_000
+	// batchPackets is what every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS
+	// was 64, later 128).
+	batchPackets = 64
+)
+
+// batch collects packets that one system call sends: one destination, one size,
+// only the last may be shorter. The kernel numbers the packets of a call from 0
+// in the IPv4 identification, which the ICRC covers.
+type batch struct {
+	buf    []byte // packets back to back
+	n      int
+	seg    int  // size of every packet but the last
+	closed bool // a shorter packet was the last
+	max    int  // packets
+	dst    netip.Addr
+	addrs  wire.Addrs
+}
+
+func newBatch(src netip.Addr, max int) *batch {
+	return &batch{
+		buf: make([]byte, 0, batchBytes), max: max,
+		addrs: wire.Addrs{Src: src, SrcPort: wire.Port, DstPort: wire.Port, DF: true},
+	}
+}
+
+// packetSize is the UDP payload of a packet that carries n bytes; 0 when there
+// is no such packet.
+func packetSize(p *wire.Packet, n int) int {
+	h := p.Opcode.HeaderLen()
+	if h == 0 || n < 0 || n > batchBytes-wire.MaxHeader-wire.ICRCSize-3 {
+		return 0
+	}
+	return h + n + wire.Pad(n) + wire.ICRCSize
+}
+
+// fits tells whether a packet of the size can be sent with those that are there.
+func (b *batch) fits(dst netip.Addr, size int) bool {
+	return b.n == 0 || !b.closed && b.n < b.max && size <= b.seg && len(b.buf)+size <= cap(b.buf) && dst == b.dst
+}
+
+// full tells that no other packet fits.
+func (b *batch) full() bool {
+	return b.closed || b.n == b.max || len(b.buf)+b.seg > cap(b.buf)
+}
+
+// add appends a packet that fits; size is its packetSize.
+func (b *batch) add(dst netip.Addr, p *wire.Packet, segs [][]byte, n, size int) {
+	if b.n == 0 {
+		b.seg = size
+		b.dst, b.addrs.Dst = dst, dst
+	}
+	at := len(b.buf)
+	b.addrs.ID = uint16(b.n)
+	b.buf = appendPacket(b.buf, at, &b.addrs, p, segs, n)
+	b.n++
+	b.closed = size < b.seg
+}
+
+// appendPacket appends a whole packet at the end of b, which is at.
+func appendPacket(b []byte, at int, a *wire.Addrs, p *wire.Packet, segs [][]byte, n int) []byte {
+	b = gather(p.Append(b, n), segs, n)
+	for range wire.Pad(n) {
+		b = append(b, 0)
+	}
+	c := a.ICRC(b[at:])
+	return append(b, byte(c), byte(c>>8), byte(c>>16), byte(c>>24))
+}
+
+// gather appends n bytes of segs; what they lack is zero.
+func gather(b []byte, segs [][]byte, n int) []byte {
+	for _, s := range segs {
+		if len(s) >= n {
+			return append(b, s[:n]...)
+		}
+		b = append(b, s...)
+		n -= len(s)
+	}
+	for range n {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// packet is the i-th packet.
+func (b *batch) packet(i int) []byte { return b.buf[i*b.seg : min((i+1)*b.seg, len(b.buf))] }
+
+// alone closes the i-th packet anew for a system call of its own.
+func (b *batch) alone(i int) []byte {
+	p := b.packet(i)
+	if i > 0 {
+		b.addrs.ID = 0
+		p = b.addrs.AppendICRC(p[:len(p)-wire.ICRCSize])
+	}
+	return p
+}
+
+func (b *batch) reset() {
+	b.buf, b.n, b.closed = b.buf[:0], 0, false
+}
