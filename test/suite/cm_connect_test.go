@@ -31,7 +31,7 @@ func cmSyncEP(t *testing.T, e *env) {
 	require.NoError(t, err)
 	require.NotEmpty(t, ai)
 	require.Equal(t, e.ip4, ai[0].Src.Addr())
-	l, err := rdmacm.CreateEP(ctx, ai[0], nil, &cfg)
+	l, err := rdmacm.CreateEPOn(ctx, e.ctx, ai[0], nil, &cfg)
 	require.NoError(t, err)
 	e.closeAtEnd(l)
 	require.NoError(t, l.Listen(4))
@@ -41,7 +41,7 @@ func cmSyncEP(t *testing.T, e *env) {
 	require.NoError(t, err)
 	require.NotEmpty(t, ai)
 	require.Equal(t, l.LocalAddr(), ai[0].Dst)
-	c, err := rdmacm.CreateEP(ctx, ai[0], nil, &cfg)
+	c, err := rdmacm.CreateEPOn(ctx, e.ctx, ai[0], nil, &cfg)
 	require.NoError(t, err)
 	e.closeAtEnd(c)
 	require.NotNil(t, c.QP())
@@ -230,7 +230,7 @@ func cmAsync(t *testing.T, e *env) {
 		}
 	}
 	// Get and Close at once.
-	ch, err := rdmacm.CreateEventChannel()
+	ch, err := rdmacm.CreateEventChannelOn(e.ctx)
 	require.NoError(t, err)
 	got := make(chan error, 1)
 	go func() { _, err := ch.Get(e.within(cmLimit)); got <- err }()
@@ -268,7 +268,7 @@ func cmReject(t *testing.T, e *env) {
 	// Nobody listens.
 	free := e.cmID(e.cmChannel(), rdmacm.PSTCP)
 	require.NoError(t, free.BindAddr(netip.AddrPortFrom(e.ip4, 0)))
-	_, err := rdmacm.Dial(e.within(cmLimit), free.LocalAddr(), rdmacm.DialConfig{})
+	_, err := e.dial(e.within(cmLimit), free.LocalAddr(), rdmacm.DialConfig{})
 	var ce *rdmacm.ConnectError
 	require.ErrorAs(t, err, &ce)
 	require.Equal(t, rdmacm.RejectInvalidServiceID, ce.Reason)
@@ -279,7 +279,7 @@ func cmReject(t *testing.T, e *env) {
 		OnError: func(netip.AddrPort, error) {},
 	})
 	go func() { _, _ = ln.Accept(e.within(cmLimit)) }()
-	_, err = rdmacm.Dial(e.within(cmLimit), ln.Addr(), rdmacm.DialConfig{})
+	_, err = e.dial(e.within(cmLimit), ln.Addr(), rdmacm.DialConfig{})
 	require.ErrorAs(t, err, &ce)
 	require.Equal(t, rdmacm.RejectConsumer, ce.Reason)
 	require.Equal(t, "busy", string(ce.PrivateData[:4]))

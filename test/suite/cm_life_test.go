@@ -25,18 +25,18 @@ func cmTimeouts(t *testing.T, e *env) {
 	hole := netip.AddrPortFrom(e.blackHole(), 7)
 	unreachable := make(chan error, 1)
 	go func() {
-		_, err := rdmacm.Dial(e.within(200*time.Second), hole, rdmacm.DialConfig{})
+		_, err := e.dial(e.within(200*time.Second), hole, rdmacm.DialConfig{})
 		unreachable <- err
 	}()
 	var ce *rdmacm.ConnectError
-	_, err := rdmacm.Dial(e.within(cmLimit), netip.AddrPortFrom(e.nobody(), 7), rdmacm.DialConfig{AddrTimeout: time.Second})
+	_, err := e.dial(e.within(cmLimit), netip.AddrPortFrom(e.nobody(), 7), rdmacm.DialConfig{AddrTimeout: time.Second})
 	require.ErrorAs(t, err, &ce)
 	require.Equal(t, rdmacm.StepAddress, ce.Step)
 	require.Equal(t, rdmacm.EventAddrError, ce.Event)
 	require.Contains(t, []error{syscall.ETIMEDOUT, syscall.EHOSTUNREACH}, ce.Cause)
 	require.ErrorContains(t, err, "no host answers")
 
-	_, err = rdmacm.Dial(e.within(cmLimit), netip.MustParseAddrPort("127.0.0.1:0"), rdmacm.DialConfig{})
+	_, err = e.dial(e.within(cmLimit), netip.MustParseAddrPort("127.0.0.1:0"), rdmacm.DialConfig{})
 	require.Error(t, err)
 
 	err = <-unreachable

@@ -39,7 +39,7 @@ func cmCancel(t *testing.T, e *env) {
 		{hole, 0, rdmacm.StepAddress},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), c.d)
-		_, err := rdmacm.Dial(ctx, c.peer, rdmacm.DialConfig{AddrTimeout: 20 * time.Second})
+		_, err := e.dial(ctx, c.peer, rdmacm.DialConfig{AddrTimeout: 20 * time.Second})
 		cancel()
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var ce *rdmacm.ConnectError
@@ -48,7 +48,7 @@ func cmCancel(t *testing.T, e *env) {
 	}
 	unchanged(t, fds, objects)
 
-	l, err := rdmacm.Listen(e.within(cmLimit), netip.AddrPortFrom(e.ip4, 0), rdmacm.ListenConfig{})
+	l, err := e.listenOn(e.within(cmLimit), netip.AddrPortFrom(e.ip4, 0), rdmacm.ListenConfig{})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
@@ -63,7 +63,7 @@ func cmCancel(t *testing.T, e *env) {
 		}
 		got <- err
 	}()
-	c, err := rdmacm.Dial(e.within(cmLimit), l.Addr(), rdmacm.DialConfig{})
+	c, err := e.dial(e.within(cmLimit), l.Addr(), rdmacm.DialConfig{})
 	require.NoError(t, err)
 	require.NoError(t, <-got)
 	require.NoError(t, c.Close())
@@ -74,7 +74,7 @@ func cmCancel(t *testing.T, e *env) {
 	require.ErrorIs(t, <-got, rdmacm.ErrClosed)
 	// A Setup that fails leaves nothing either.
 	boom := errors.New("boom")
-	_, err = rdmacm.Dial(e.within(cmLimit), hole, rdmacm.DialConfig{Setup: func(*rdmacm.Conn) error { return boom }})
+	_, err = e.dial(e.within(cmLimit), hole, rdmacm.DialConfig{Setup: func(*rdmacm.Conn) error { return boom }})
 	require.ErrorIs(t, err, boom)
 	unchanged(t, fds, objects)
 }
@@ -90,7 +90,7 @@ func cmStorm(t *testing.T, e *env) {
 	small := verbs.QPConfig{Cap: verbs.QPCap{MaxSendWR: 1, MaxRecvWR: 1, MaxSendSGE: 1, MaxRecvSGE: 1}}
 	ctx := e.within(240 * time.Second)
 	var failed atomic.Int32
-	l, err := rdmacm.Listen(ctx, netip.AddrPortFrom(e.ip4, 0), rdmacm.ListenConfig{
+	l, err := e.listenOn(ctx, netip.AddrPortFrom(e.ip4, 0), rdmacm.ListenConfig{
 		Backlog: 256, QP: small, HandshakeTimeout: time.Minute,
 		// A client that closes at once can overtake its own last message of the
 		// handshake: the server learns of the connection by its end.
@@ -128,7 +128,7 @@ func cmStorm(t *testing.T, e *env) {
 	for range stormParallel {
 		clients.Go(func() {
 			for next.Add(1) <= stormConns {
-				c, err := rdmacm.Dial(ctx, l.Addr(), rdmacm.DialConfig{QP: small, AddrTimeout: time.Minute, RouteTimeout: time.Minute})
+				c, err := e.dial(ctx, l.Addr(), rdmacm.DialConfig{QP: small, AddrTimeout: time.Minute, RouteTimeout: time.Minute})
 				if err != nil {
 					t.Errorf("client: %v", err)
 					continue
@@ -161,7 +161,7 @@ func cmIPv6(t *testing.T, e *env) {
 		require.Equal(t, s.PeerAddr().Port(), c.LocalAddr().Port())
 		e.exchange(c.QP, e.connMR(c), s.QP, e.connMR(s), 3)
 	}
-	_, err := rdmacm.Dial(e.within(cmLimit), netip.AddrPortFrom(e.linkLocal().WithZone("nosuch0"), 7), rdmacm.DialConfig{})
+	_, err := e.dial(e.within(cmLimit), netip.AddrPortFrom(e.linkLocal().WithZone("nosuch0"), 7), rdmacm.DialConfig{})
 	var ce *rdmacm.ConnectError
 	require.ErrorAs(t, err, &ce)
 	require.Equal(t, rdmacm.StepAddress, ce.Step)
@@ -175,13 +175,13 @@ func cmIPv6(t *testing.T, e *env) {
 func cmBacklog(t *testing.T, e *env) {
 	e.warm()
 	fds, objects := usage(t)
-	l, err := rdmacm.Listen(e.within(cmLimit), netip.AddrPortFrom(e.ip4, 0), rdmacm.ListenConfig{Backlog: 2})
+	l, err := e.listenOn(e.within(cmLimit), netip.AddrPortFrom(e.ip4, 0), rdmacm.ListenConfig{Backlog: 2})
 	require.NoError(t, err)
 	const n = 5
 	errs := make(chan error, n)
 	for range n {
 		go func() {
-			c, err := rdmacm.Dial(e.within(cmLimit), l.Addr(), rdmacm.DialConfig{})
+			c, err := e.dial(e.within(cmLimit), l.Addr(), rdmacm.DialConfig{})
 			if err == nil {
 				c.Close()
 			}

@@ -109,7 +109,7 @@ func rpingMalformed(t *testing.T, e *env, goRping, cRping string) {
 		{"gone", "", nil},
 	} {
 		before := strings.Count(s.out.String(), "client "+e.ip4.String())
-		c, err := rdmacm.Dial(e.within(cmLimit), at, rdmacm.DialConfig{QP: verbs.QPConfig{Cap: verbs.QPCap{MaxInlineData: 64}}})
+		c, err := e.dial(e.within(cmLimit), at, rdmacm.DialConfig{QP: verbs.QPConfig{Cap: verbs.QPCap{MaxInlineData: 64}}})
 		require.NoError(t, err, "%s", m.name)
 		if m.name != "silent" && m.name != "gone" {
 			wr := verbs.SendWR{ID: 1, Opcode: verbs.WRSend, Flags: verbs.SendSignaled, Inline: m.msg}

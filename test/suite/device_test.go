@@ -30,7 +30,7 @@ func init() {
 	register("D16", "fork status", forkStatus)
 	helper("nodriver", func(t *testing.T) {
 		denyRDMANetlink(t)
-		_, err := verbs.Devices()
+		_, err := verbs.KernelDevices()
 		if err != nil && strings.Contains(err.Error(), "libibverbs.so.1") {
 			requireNoDriver(t, err, "apt-get install") // a machine without the library
 			return
@@ -39,7 +39,7 @@ func init() {
 	})
 	helper("nolibrary", func(t *testing.T) {
 		hide(t, "libibverbs.so.1")
-		_, err := verbs.Devices()
+		_, err := verbs.KernelDevices()
 		requireNoDriver(t, err, "libibverbs.so.1")
 		require.ErrorContains(t, err, "apt-get install")
 	})
@@ -68,6 +68,13 @@ func deviceList(t *testing.T, e *env) {
 		require.NotNil(t, a)
 		require.NotEmpty(t, d.Name())
 		require.NotZero(t, d.GUID())
+		if strings.HasPrefix(d.Name(), "soft:") {
+			require.Equal(t, -1, d.Index())
+			require.Equal(t, d.GUID(), a.GUID())
+			require.Empty(t, d.CharDevice())
+			require.Empty(t, d.SysfsPath())
+			continue
+		}
 		require.GreaterOrEqual(t, d.Index(), 0, "the kernel numbers devices from 0")
 		require.Equal(t, d.Index(), a.Index())
 		require.Equal(t, d.GUID(), a.GUID())
@@ -80,21 +87,31 @@ func deviceList(t *testing.T, e *env) {
 		require.NoError(t, err)
 		require.Equal(t, strings.TrimSpace(string(node)), d.GUID().String())
 	}
-	require.NotNil(t, byName[e.dev])
-	require.Equal(t, verbs.NodeCA, byName[e.dev].NodeType())
-	require.Equal(t, verbs.TransportIB, byName[e.dev].Transport())
+	require.Equal(t, "soft:127.0.0.1", l[len(l)-1].Name(), "the software device is always there, after the kernel's")
+	d := byName[e.dev]
+	if e.soft {
+		d = e.device()
+	}
+	require.NotNil(t, d)
+	require.Equal(t, verbs.NodeCA, d.NodeType())
+	require.Equal(t, verbs.TransportIB, d.Transport())
 
 	_, err = verbs.Open("no_such_device")
 	require.ErrorIs(t, err, syscall.ENODEV)
 	require.ErrorContains(t, err, `"no_such_device"`)
-	require.ErrorContains(t, err, e.dev, "the error lists the devices there are")
+	if !e.soft {
+		require.ErrorContains(t, err, e.dev, "the error lists the devices there are")
+	}
+	require.ErrorContains(t, err, "soft:127.0.0.1")
 }
 
 // TestNoDriver needs no device and runs everywhere: it is D02.
 func TestNoDriver(t *testing.T) { noDriver(t) }
 
 func noDriver(t *testing.T) {
-	if _, err := verbs.Devices(); err != nil {
+	if _, err := verbs.KernelDevices(); err != nil {
+		requireNoDriver(t, err, "")
+		_, err := verbs.DeviceByName("mlx5_0")
 		requireNoDriver(t, err, "")
 	}
 	// libibverbs finds devices by netlink or else in sysfs, which is where SYSFS_PATH says.
@@ -156,7 +173,7 @@ func hide(t *testing.T, lib string) {
 
 func openClose(t *testing.T, e *env) {
 	for range 3 {
-		c, err := verbs.Open(e.dev)
+		c, err := e.device().Open()
 		require.NoError(t, err)
 		require.Equal(t, e.dev, c.Name())
 		require.Positive(t, c.NumCompVectors())
@@ -189,9 +206,7 @@ func queryDevice(t *testing.T, e *env) {
 	require.Positive(t, a.MaxCQE)
 	require.NotZero(t, a.MaxMRSize)
 	require.NotZero(t, a.PhysPortCnt)
-	d, err := verbs.DeviceByName(e.dev)
-	require.NoError(t, err)
-	require.Equal(t, d.GUID(), a.NodeGUID)
+	require.Equal(t, e.device().GUID(), a.NodeGUID)
 	if e.isRXE {
 		require.EqualValues(t, 32767, a.MaxCQE)
 		require.EqualValues(t, 32, a.MaxSGE)

@@ -27,21 +27,26 @@ type env struct {
 	ip4, ip6 netip.Addr     // of the netdev; ip6 is a global one, invalid when there is none
 	netdev   string
 	isRXE    bool
+	soft     bool // the software device
+	memory   bool // the software device on a network in memory
 }
 
 func newEnv(t *testing.T, dev string) *env {
-	ctx, err := verbs.Open(dev)
+	ctx, err := deviceOf(t, dev).Open()
 	require.NoError(t, err)
-	e := &env{t: t, dev: dev, ctx: ctx}
+	e := &env{t: t, dev: ctx.Name(), ctx: ctx, memory: dev == inMemory}
 	e.closeAtEnd(ctx)
 	e.port, err = ctx.ActivePort()
 	require.NoError(t, err)
-	if _, err := os.Stat(filepath.Join(ctx.SysfsPath(), "parent")); err == nil {
+	e.soft = isSoft(dev)
+	if _, err := os.Stat(filepath.Join(ctx.SysfsPath(), "parent")); err == nil && !e.soft {
 		e.isRXE = true
 	}
 	e.gid, err = ctx.SelectGID(e.port, netip.Addr{})
 	require.NoError(t, err)
-	if ifi, err := net.InterfaceByIndex(int(e.gid.Ifindex)); err == nil {
+	if e.soft {
+		e.softAddrs()
+	} else if ifi, err := net.InterfaceByIndex(int(e.gid.Ifindex)); err == nil {
 		e.netdev = ifi.Name
 		addrs, _ := ifi.Addrs()
 		for _, a := range addrs {

@@ -163,7 +163,7 @@ func lastWQE(t *testing.T, e *env) {
 }
 
 func asyncCancel(t *testing.T, e *env) {
-	c, err := verbs.Open(e.dev)
+	c, err := e.device().Open()
 	require.NoError(t, err)
 	done := make(chan error, 8)
 	get := func(cx context.Context) {

@@ -48,6 +48,10 @@ func mmapMemory(t *testing.T, e *env) {
 }
 
 func hugePages(t *testing.T, e *env) {
+	if e.soft {
+		e.softHugePages()
+		return
+	}
 	const file = "/proc/sys/vm/nr_hugepages"
 	old, err := os.ReadFile(file)
 	require.NoError(t, err)
@@ -131,6 +135,10 @@ func goHeap(t *testing.T, e *env) {
 
 // As a user without CAP_IPC_LOCK and with 64 KiB of locked memory.
 func memlock(t *testing.T, e *env) {
+	if e.soft {
+		e.softMemlock()
+		return
+	}
 	d, err := verbs.DeviceByName(e.dev)
 	require.NoError(t, err)
 	node := "/dev/infiniband/" + d.CharDevice()
@@ -146,7 +154,13 @@ func memlock(t *testing.T, e *env) {
 	mustHelper(t, "noaccess", cred, helperDevice(e), "ZRDMA_NODE="+node)
 }
 
-func helperDevice(e *env) string { return "ZRDMA_TEST_DEVICE=" + e.dev }
+// helperDevice names the device under test for a helper's process.
+func helperDevice(e *env) string {
+	if e.memory {
+		return "ZRDMA_TEST_DEVICE=" + inMemory
+	}
+	return "ZRDMA_TEST_DEVICE=" + e.dev
+}
 
 func memlockHelper(t *testing.T) {
 	require.Equal(t, 65534, os.Getuid())
@@ -172,7 +186,7 @@ func memlockHelper(t *testing.T) {
 
 func init() {
 	helper("noaccess", func(t *testing.T) {
-		_, err := verbs.Open(testDevice(t))
+		_, err := deviceOf(t, testDevice(t)).Open()
 		require.ErrorIs(t, err, syscall.EACCES)
 		require.ErrorContains(t, err, os.Getenv("ZRDMA_NODE"))
 		require.ErrorContains(t, err, "udev rule")

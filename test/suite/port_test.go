@@ -41,6 +41,11 @@ func queryPort(t *testing.T, e *env) {
 	require.NotZero(t, a.PKeyTblLen)
 	require.NotZero(t, a.MaxMsgSz)
 	require.LessOrEqual(t, a.ActiveMTU, a.MaxMTU)
+	if e.soft {
+		require.Equal(t, verbs.LinkLayerEthernet, a.LinkLayer)
+		require.EqualValues(t, 1<<31, a.MaxMsgSz)
+		require.Equal(t, verbs.MTU4096, a.ActiveMTU, "loopback and memory take the largest packets")
+	}
 	if !e.isRXE {
 		return
 	}
@@ -127,14 +132,16 @@ func gidTable(t *testing.T, e *env) {
 }
 
 func gidEx(t *testing.T, e *env) {
-	ifi, err := net.InterfaceByName(e.netdev)
-	require.NoError(t, err)
 	for _, x := range e.table() {
 		y, err := e.ctx.QueryGIDEx(x.Port, x.Index, 0)
 		require.NoError(t, err)
 		require.Equal(t, x, y)
-		if e.isRXE {
+		if e.isRXE || e.soft {
 			require.Equal(t, verbs.GIDTypeRoCEV2, y.Type)
+		}
+		if e.isRXE {
+			ifi, err := net.InterfaceByName(e.netdev)
+			require.NoError(t, err)
 			require.EqualValues(t, ifi.Index, y.Ifindex)
 		}
 	}
@@ -179,13 +186,17 @@ func gidSelection(t *testing.T, e *env) {
 	g, err := e.ctx.SelectGID(e.port, e.ip4)
 	require.NoError(t, err)
 	require.Equal(t, e.ip4, g.GID.Addr())
-	if e.isRXE {
+	if e.isRXE || e.soft {
 		require.Equal(t, verbs.GIDTypeRoCEV2, g.Type)
 	}
 	d, err := e.ctx.SelectGID(e.port, noIP)
 	require.NoError(t, err)
 	require.True(t, d.GID.Addr().Is4(), "the default is an IPv4 GID, not entry 0 from the MAC")
 
+	if e.soft { // whose addresses do not change
+		e.softGIDs()
+		return
+	}
 	ip6 := netip.MustParseAddr("fd00:7a72:646d::13")
 	link := netdevOf(t, e.netdev)
 	a, err := netlink.ParseAddr(ip6.String() + "/64")

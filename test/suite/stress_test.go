@@ -83,6 +83,9 @@ func (e *env) usage() map[string]int {
 	fds, err := os.ReadDir("/proc/self/fd")
 	require.NoError(e.t, err)
 	u["fd"] = len(fds)
+	if e.soft { // nothing of it is the kernel's but descriptors
+		return u
+	}
 	all, err := netlink.RdmaResourceList()
 	require.NoError(e.t, err)
 	for _, r := range all {
@@ -127,7 +130,7 @@ func init() {
 		mem := e.mem(4096)
 		// once opens and closes ten objects of nine kinds.
 		once := func() {
-			c, err := verbs.Open(e.dev)
+			c, err := e.device().Open()
 			require.NoError(t, err)
 			pd, err := c.AllocPD()
 			require.NoError(t, err)
