@@ -1,0 +1,10 @@
+//go:build !linux
+
+package mr
+
+import (
+	"errors"
+	"os"
+)
+
+func mapFile(*os.File, int64, FileConfig) (*Region, error) { return nil, errors.ErrUnsupported }
