@@ -12,7 +12,7 @@ import (
 // attr.go, the constructors of PD, CQ, channel and SRQ beside those.
 type devCtx struct {
 	n      *node
-	dev    *Device
+	info   provider.DeviceInfo
 	events eventQueue
 	once   sync.Once // Close
 }
@@ -24,7 +24,7 @@ func (c *devCtx) raise(t provider.EventType, cookie uint64, port uint32) {
 }
 
 // Info describes the device.
-func (c *devCtx) Info() provider.DeviceInfo { return c.dev.Info() }
+func (c *devCtx) Info() provider.DeviceInfo { return c.info }
 
 // NumCompVectors is one: completions come from whoever drives the device.
 func (c *devCtx) NumCompVectors() int { return 1 }

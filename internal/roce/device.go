@@ -1,10 +1,17 @@
 package roce
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/zrdma/zrdma/internal/provider"
 	"github.com/zrdma/zrdma/internal/roce/link"
+	"github.com/zrdma/zrdma/internal/roce/wire"
 )
 
 // Limits of the device. A queue's memory is allocated when it is made, so they
@@ -35,27 +42,33 @@ type Config struct {
 
 // Device is a software device that can be opened.
 type Device struct {
-	cfg Config
+	cfg  Config
+	info provider.DeviceInfo
 }
+
+// udp is the network of devices that name none: nodes are told apart by it.
+var udp = sync.OnceValue(func() link.Network { return link.UDP(link.UDPOptions{}) })
 
 // New describes a device; nothing is opened.
 func New(cfg Config) *Device {
 	if len(cfg.Addrs) == 0 {
 		cfg.Addrs = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	}
+	cfg.Addrs = slices.Clone(cfg.Addrs)
+	for i, a := range cfg.Addrs {
+		cfg.Addrs[i] = a.Unmap()
+	}
 	if cfg.Name == "" {
 		cfg.Name = "soft:" + cfg.Addrs[0].String()
 	}
-	return &Device{cfg: cfg}
+	return &Device{cfg: cfg, info: provider.DeviceInfo{
+		Name: cfg.Name, GUID: guidOf(cfg.Addrs[0]), Index: -1,
+		NodeType: provider.NodeCA, Transport: provider.TransportIB, Soft: true,
+	}}
 }
 
 // Info describes the device.
-func (d *Device) Info() provider.DeviceInfo {
-	return provider.DeviceInfo{
-		Name: d.cfg.Name, GUID: guidOf(d.cfg.Addrs[0]), Index: -1,
-		NodeType: provider.NodeCA, Transport: provider.TransportIB, Soft: true,
-	}
-}
+func (d *Device) Info() provider.DeviceInfo { return d.info }
 
 // guidOf makes a node GUID of an address; the local bit says that nobody assigned it.
 func guidOf(a netip.Addr) provider.GUID {
@@ -65,4 +78,110 @@ func guidOf(a netip.Addr) provider.GUID {
 		h = (h ^ uint64(c)) * 1099511628211
 	}
 	return provider.GUID(h | 1<<57)
+}
+
+// nodes are the devices that are open in this process. The mutex is held while
+// one opens or closes, so that an address which is being closed can be opened.
+var nodes = struct {
+	sync.Mutex
+	m map[nodeKey]*node
+}{m: map[nodeKey]*node{}}
+
+type nodeKey struct {
+	net   link.Network
+	addrs string
+}
+
+// Open opens the device. All contexts of a process on the same addresses share
+// it; the last Close closes its sockets.
+//
+// Verb: ibv_open_device(3).
+func (d *Device) Open() (provider.Context, error) {
+	net := d.cfg.Net
+	if net == nil {
+		net = udp()
+	}
+	key := nodeKey{net: net, addrs: fmt.Sprint(d.cfg.Addrs)}
+	nodes.Lock()
+	defer nodes.Unlock()
+	n := nodes.m[key]
+	if n == nil {
+		var err error
+		if n, err = d.start(net, key); err != nil {
+			return nil, err
+		}
+		nodes.m[key] = n
+	}
+	n.refs++
+	return &devCtx{n: n, info: d.info}, nil
+}
+
+// start opens the links.
+func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
+	n := &node{
+		name: d.info.Name, key: key, net: net, base: time.Now(),
+		qps: map[uint32]*qp{}, ahs: map[uint64]*ah{}, groups: map[netip.Addr][]*qp{},
+	}
+	n.own = &devCtx{n: n, info: d.info}
+	links := make([]link.Link, 0, len(d.cfg.Addrs))
+	for i, a := range d.cfg.Addrs {
+		l, err := net.Open(a, &inbox{n, i})
+		if err != nil {
+			for _, l := range links {
+				_ = l.Close()
+			}
+			return nil, openErr(a, err)
+		}
+		links = append(links, l)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.links, n.open = links, true
+	n.dirty, n.stuck = make([]bool, len(links)), make([]bool, len(links))
+	return n, nil
+}
+
+func openErr(a netip.Addr, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("UDP port %d of %v is taken, by another process or, as it takes the port of every address, by the kernel's rxe: "+
+			"choose another address, any of 127.0.0.0/8 will do, or remove rxe (rdma link delete): %w", wire.Port, a, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%v is not an address of this machine: choose one of those that ip address shows: %w", a, err)
+	}
+	return fmt.Errorf("opening UDP port %d of %v: %w", wire.Port, a, err)
+}
+
+// Close closes the context, and with the last one the device.
+//
+// Verb: ibv_close_device(3).
+func (c *devCtx) Close() error {
+	c.once.Do(func() {
+		c.Interrupt()
+		c.n.release()
+	})
+	return nil
+}
+
+func (n *node) release() {
+	nodes.Lock()
+	defer nodes.Unlock()
+	if n.refs--; n.refs > 0 {
+		return
+	}
+	delete(nodes.m, n.key)
+	n.cmOnce.Do(func() {}) // no manager from now on, if there was none
+	if n.cm != nil {
+		n.cm.Close()
+	}
+	n.mu.Lock()
+	n.open = false
+	if n.timers.timer != nil {
+		n.timers.timer.Stop()
+	}
+	n.mu.Unlock()
+	for _, l := range n.links {
+		_ = l.Close()
+	}
+	n.own.Interrupt()
 }

@@ -3,7 +3,11 @@ package roce
 import (
 	"net/netip"
 	"sync"
+	"syscall"
+	"time"
 
+	"github.com/zrdma/zrdma/internal/provider"
+	"github.com/zrdma/zrdma/internal/roce/cm"
 	"github.com/zrdma/zrdma/internal/roce/link"
 	"github.com/zrdma/zrdma/internal/roce/wire"
 )
@@ -12,15 +16,40 @@ import (
 //
 // mu guards all of it. Order of locks: node.mu, srq.mu, cq.mu, channel. The
 // connection manager and a link's Poll are called without mu.
+//
+// Whoever has taken mu and made work for a queue pair puts that into run, calls
+// pump and then arm: pump sends in turn, a bounded number of packets, and arm
+// sees to it that what is left, and what waits for a time, is taken up again.
 type node struct {
 	name  string
+	key   nodeKey
+	refs  int // contexts; guarded by nodes
 	net   link.Network
 	links []link.Link // by GID index; fixed once the node is open
+	base  time.Time   // of now
+	own   *devCtx     // the connection manager's context
 
-	mu   sync.Mutex
-	mem  memTable
-	qps  map[uint32]transport // by number
-	stat Counters
+	mu      sync.Mutex
+	open    bool // links is complete, and not closed yet
+	mem     memTable
+	qps     map[uint32]*qp // by number
+	lastQPN uint32
+	ahs     map[uint64]*ah
+	lastAH  uint64
+	groups  map[netip.Addr][]*qp
+	stat    Counters
+
+	run     runQueue
+	touched []*qp  // of the batch that is being taken
+	dirty   []bool // by link: sent to since the last flush
+	stuck   []bool // by link: its socket is full
+	nStuck  int
+	timers  timers
+	gsi     gsi
+	mcast   []byte // a message to a group, on its way to the members here
+
+	cmOnce sync.Once
+	cm     *cm.Manager
 }
 
 // Counters says what arrived and was dropped, and why.
@@ -33,22 +62,54 @@ type Counters struct {
 	BadOpcode  uint64 // not of the queue pair's transport
 	BadState   uint64 // queue pair cannot receive
 	NoRecv     uint64 // UD, UC: no receive request was there
-	TooLong    uint64 // UD: longer than the receive request
+	TooLong    uint64 // UD: longer than the receive request or the MTU
 	OutOfOrder uint64 // UC: packets of a message that lost one
+	BadWrite   uint64 // UC: a WRITE that the memory does not grant
 	MADDropped uint64 // management datagrams nobody took in time
 }
 
-// transport is a queue pair as the node sees it. All under node.mu.
-type transport interface {
-	// input takes a packet whose DestQP is this one's number.
-	input(now int64, l link.Link, rx *link.Rx)
-	// pump sends at most budget packets and returns how many.
+// Counters gives the counts of the device.
+func (n *node) Counters() Counters {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stat
+}
+
+// engine is the transport of a queue pair. All under node.mu.
+type engine interface {
+	// check says whether postSend would take a request, room left aside.
+	check(wr *provider.WR, sge []provider.SGE) error
+	// room is how many send requests can be posted.
+	room() int
+	postSend(wr *provider.WR, sge []provider.SGE) error
+	postRecv(id uint64, sge []provider.SGE) error
+	// modify changes state and attributes; roce has checked the transition.
+	modify(now int64, a *provider.QPAttr, mask provider.QPAttrMask) error
+	// query gives the attributes.
+	query(a *provider.QPAttr)
+	state() provider.QPState
+	// input takes a packet whose DestQP is this one's number, from link i.
+	input(now int64, i int, rx *link.Rx)
+	// pump sends at most budget packets and returns how many; when that is the
+	// budget, there may be more.
 	pump(now int64, budget int) int
 	// flushAcks ends a batch of input.
 	flushAcks()
 	tick(now int64)
 	deadline() int64 // 0 for none
 }
+
+const (
+	// quantum is how many packets a queue pair sends in its turn.
+	quantum = 32
+	// pumpBudget bounds what one caller sends for all.
+	pumpBudget = 512
+	// flushEvery bounds the batch that waits for the socket.
+	flushEvery = 128
+)
+
+// now is the device's clock: nanoseconds, never 0.
+func (n *node) now() int64 { return int64(time.Since(n.base)) + int64(time.Second) }
 
 // progress looks for packets that have arrived and hands them on, without
 // waiting and without holding mu. A poller of an empty queue calls it.
@@ -60,16 +121,163 @@ func (n *node) progress() int {
 	return k
 }
 
-// Counters gives the counts of the device.
-func (n *node) Counters() Counters {
+// inbox is the handler of one link.
+type inbox struct {
+	n *node
+	i int
+}
+
+// Input takes a batch of packets.
+func (b *inbox) Input(_ link.Link, batch []link.Rx) {
+	n := b.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.stat
+	if !n.open {
+		return
+	}
+	now := n.now()
+	for i := range batch {
+		n.packet(now, b.i, &batch[i])
+	}
+	for i, q := range n.touched {
+		q.touched = false
+		n.touched[i] = nil
+		q.eng.flushAcks()
+		n.schedule(q)
+	}
+	n.touched = n.touched[:0]
+	n.pump(now, pumpBudget)
+	n.arm(now)
 }
 
-// mads is QP 1 of the device.
-type mads interface {
-	HandleMAD(src, dst netip.Addr, mad []byte)
+// packet hands one packet to its queue pair.
+func (n *node) packet(now int64, i int, rx *link.Rx) {
+	p := &rx.Pkt
+	n.stat.Packets++
+	if p.PKey&0x7fff != defaultPKey&0x7fff { // ours is a full member: either kind may talk to it
+		n.stat.BadPKey++
+		return
+	}
+	if p.DestQP == gsiQPN {
+		n.gsiInput(i, rx)
+		return
+	}
+	if p.Opcode == wire.CNP { // no congestion control
+		return
+	}
+	q := n.qps[p.DestQP]
+	if q == nil {
+		n.stat.NoQP++
+		return
+	}
+	q.eng.input(now, i, rx)
+	if !q.touched {
+		q.touched = true
+		n.touched = append(n.touched, q)
+	}
 }
 
-var _ = wire.Port
+// Writable tells that a full socket has room again.
+func (b *inbox) Writable(link.Link) {
+	n := b.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.open {
+		return
+	}
+	if n.stuck[b.i] {
+		n.stuck[b.i] = false
+		n.nStuck--
+	}
+	n.dirty[b.i] = true // what the link kept
+	now := n.now()
+	n.pump(now, pumpBudget)
+	n.arm(now)
+}
+
+// send puts a packet on link i.
+func (n *node) send(i int, dst netip.Addr, p *wire.Packet, segs [][]byte, size int) {
+	n.links[i].Send(dst, p, segs, size)
+	n.dirty[i] = true
+}
+
+func (n *node) flush() {
+	for i, d := range n.dirty {
+		if !d {
+			continue
+		}
+		n.dirty[i] = false
+		if err := n.links[i].Flush(); err == syscall.EAGAIN && !n.stuck[i] {
+			n.stuck[i] = true
+			n.nStuck++
+		}
+	}
+}
+
+// schedule gives a queue pair its turn to send.
+func (n *node) schedule(q *qp) {
+	if !q.queued && !q.closed {
+		q.queued = true
+		n.run.push(q)
+	}
+}
+
+// pump lets queue pairs send in turn, at most budget packets altogether, and
+// flushes the links. While a socket is full it sends nothing: what is queued
+// there would be dropped.
+func (n *node) pump(now int64, budget int) {
+	sent := 0
+	for budget > 0 && n.nStuck == 0 && n.run.n > 0 {
+		q := n.run.pop()
+		q.queued = false
+		if q.closed {
+			continue
+		}
+		k := min(quantum, budget)
+		got := q.eng.pump(now, k)
+		if got >= k {
+			n.schedule(q)
+		}
+		n.timers.follow(q)
+		budget -= got
+		if sent += got; sent >= flushEvery {
+			n.flush()
+			sent = 0
+		}
+	}
+	n.flush()
+}
+
+// post ends a call that posted work to q.
+func (n *node) post(q *qp) {
+	now := n.now()
+	n.schedule(q)
+	n.pump(now, pumpBudget)
+	n.arm(now)
+}
+
+// runQueue is a ring of queue pairs that may have something to send.
+type runQueue struct {
+	ring    []*qp
+	head, n int
+}
+
+func (r *runQueue) push(q *qp) {
+	if r.n == len(r.ring) {
+		ring := make([]*qp, max(16, 2*len(r.ring)))
+		for i := range r.n {
+			ring[i] = r.ring[(r.head+i)%len(r.ring)]
+		}
+		r.ring, r.head = ring, 0
+	}
+	r.ring[(r.head+r.n)%len(r.ring)] = q
+	r.n++
+}
+
+func (r *runQueue) pop() *qp {
+	q := r.ring[r.head]
+	r.ring[r.head] = nil
+	r.head = (r.head + 1) % len(r.ring)
+	r.n--
+	return q
+}

@@ -90,4 +90,5 @@ func (q *RecvQueue) NextRecv(r *Recv) bool {
 	return true
 }
 
-func (q *RecvQueue) clear() { q.head = q.tail }
+// Clear forgets every request.
+func (q *RecvQueue) Clear() { q.head = q.tail }

@@ -135,49 +135,11 @@ func (q *QP) emit(n int) {
 }
 
 // gather puts the n bytes at offset off of a list into q.segs.
-func (q *QP) gather(sge []provider.SGE, off, n uint32) bool {
-	q.segs = q.segs[:0]
-	for i := 0; n > 0 && i < len(sge); i++ {
-		s := &sge[i]
-		if off >= s.Length {
-			off -= s.Length
-			continue
-		}
-		k := min(n, s.Length-off)
-		b, ok := q.mem.Local(s.LKey, s.Addr+uint64(off), k, false)
-		if !ok {
-			return false
-		}
-		q.segs = append(q.segs, b)
-		n, off = n-k, 0
-	}
-	return n == 0
+func (q *QP) gather(sge []provider.SGE, off, n uint32) (ok bool) {
+	q.segs, ok = Gather(q.mem, q.segs[:0], sge, off, n)
+	return ok
 }
 
-// scatter copies b to offset off of a list. The room has been checked.
 func (q *QP) scatter(sge []provider.SGE, off uint32, b []byte) bool {
-	for i := 0; len(b) > 0 && i < len(sge); i++ {
-		s := &sge[i]
-		if off >= s.Length {
-			off -= s.Length
-			continue
-		}
-		k := min(uint32(len(b)), s.Length-off)
-		d, ok := q.mem.Local(s.LKey, s.Addr+uint64(off), k, true)
-		if !ok {
-			return false
-		}
-		copy(d, b)
-		b, off = b[k:], 0
-	}
-	return len(b) == 0
-}
-
-// total is the length of a list, false beyond 2^31.
-func total(sge []provider.SGE) (uint32, bool) {
-	var n uint64
-	for i := range sge {
-		n += uint64(sge[i].Length)
-	}
-	return uint32(n), n <= 1<<31
+	return Scatter(q.mem, sge, off, b)
 }

@@ -138,7 +138,7 @@ func (q *QP) takeRecv() bool {
 		return false
 	}
 	r.haveRecv = true
-	r.room, _ = total(r.recv.SGE)
+	r.room, _ = Total(r.recv.SGE)
 	return true
 }
 

@@ -63,6 +63,45 @@ func (r *requester) clear() {
 
 func (r *requester) stopTimers() { r.ackDeadline, r.rnrUntil = 0, 0 }
 
+// CheckSend says whether PostSend would take a request, were there room.
+func (q *QP) CheckSend(wr *provider.WR, sge []provider.SGE) error {
+	_, err := q.checkSend(wr, sge)
+	return err
+}
+
+// SendRoom is how many requests can be posted.
+func (q *QP) SendRoom() int { return len(q.req.ring) - int(q.req.tail-q.req.head) }
+
+// checkSend gives the number of bytes that a request moves.
+func (q *QP) checkSend(wr *provider.WR, sge []provider.SGE) (uint32, error) {
+	w := &q.req.ring[0] // every slot is alike
+	length, ok := Total(sge)
+	if !ok || len(sge) > cap(w.sge) {
+		return 0, errInval
+	}
+	inline := wr.Flags&provider.SendInline != 0
+	switch wr.Opcode {
+	case provider.WRSend, provider.WRSendWithImm, provider.WRSendWithInv, provider.WRRDMAWrite, provider.WRRDMAWriteWithImm:
+		if inline && length > uint32(cap(w.inline)) {
+			return 0, errInval
+		}
+		return length, nil
+	case provider.WRRDMARead:
+		if inline {
+			return 0, errInval
+		}
+		return length, nil
+	case provider.WRAtomicCmpAndSwp, provider.WRAtomicFetchAndAdd:
+		if inline || length < 8 {
+			return 0, errInval
+		}
+		return 8, nil
+	case provider.WRLocalInv, provider.WRBindMW:
+		return 0, nil
+	}
+	return 0, errInval
+}
+
 // PostSend queues a request, copying sge and inline data.
 //
 // Verb: ibv_post_send(3).
@@ -76,30 +115,14 @@ func (q *QP) PostSend(wr *provider.WR, sge []provider.SGE) error {
 	if r.tail-r.head == uint64(len(r.ring)) {
 		return errFull
 	}
-	w := r.at(r.tail)
-	length, ok := total(sge)
-	if !ok || len(sge) > cap(w.sge) {
-		return errInval
+	length, err := q.checkSend(wr, sge)
+	if err != nil {
+		return err
 	}
+	w := r.at(r.tail)
 	inline := wr.Flags&provider.SendInline != 0
-	switch wr.Opcode {
-	case provider.WRSend, provider.WRSendWithImm, provider.WRSendWithInv, provider.WRRDMAWrite, provider.WRRDMAWriteWithImm:
-		if inline && length > uint32(cap(w.inline)) {
-			return errInval
-		}
-	case provider.WRRDMARead:
-		if inline {
-			return errInval
-		}
-	case provider.WRAtomicCmpAndSwp, provider.WRAtomicFetchAndAdd:
-		if inline || length < 8 {
-			return errInval
-		}
-		length = 8
-	case provider.WRLocalInv, provider.WRBindMW:
-		length, sge = 0, nil
-	default:
-		return errInval
+	if wr.Opcode == provider.WRLocalInv || wr.Opcode == provider.WRBindMW {
+		sge, inline = nil, false
 	}
 	*w = request{wr: *wr, sge: append(w.sge[:0], sge...), inline: w.inline[:0], length: length}
 	if inline {
@@ -129,7 +152,7 @@ func (q *QP) PostRecv(id uint64, sge []provider.SGE) error {
 	if q.rq == nil || q.state == provider.QPSReset {
 		return errInval
 	}
-	if _, ok := total(sge); !ok {
+	if _, ok := Total(sge); !ok {
 		return errInval
 	}
 	if err := q.rq.Post(id, sge); err != nil {
@@ -141,8 +164,8 @@ func (q *QP) PostRecv(id uint64, sge []provider.SGE) error {
 	return nil
 }
 
-// wcOpcode names the operation in its completion.
-func wcOpcode(o provider.WROpcode) provider.WCOpcode {
+// WCOpcode names the operation in its completion.
+func WCOpcode(o provider.WROpcode) provider.WCOpcode {
 	switch o {
 	case provider.WRRDMAWrite, provider.WRRDMAWriteWithImm:
 		return provider.WCRDMAWrite
@@ -170,7 +193,7 @@ func (q *QP) retire(s provider.WCStatus) {
 	if s == provider.WCSuccess && !q.cfg.SQSigAll && w.wr.Flags&provider.SendSignaled == 0 {
 		return
 	}
-	q.wc = provider.WC{WRID: w.wr.ID, Status: s, Opcode: wcOpcode(w.wr.Opcode), QPN: q.cfg.QPN}
+	q.wc = provider.WC{WRID: w.wr.ID, Status: s, Opcode: WCOpcode(w.wr.Opcode), QPN: q.cfg.QPN}
 	if s == provider.WCSuccess && w.isRd() {
 		q.wc.ByteLen = w.length
 	}

@@ -111,7 +111,7 @@ func (s *side) post() {
 		provider.WRRDMAWriteWithImm, provider.WRRDMARead, provider.WRRDMARead, provider.WRAtomicCmpAndSwp, provider.WRAtomicFetchAndAdd,
 		provider.WRLocalInv, provider.WRBindMW}
 	wr.Opcode = ops[r.IntN(len(ops))]
-	w.op = wcOpcode(wr.Opcode)
+	w.op = WCOpcode(wr.Opcode)
 	local := func(b []byte) {
 		sge, w.key = s.list(s.h, b)
 		if len(b) <= 100 && wr.Opcode != provider.WRRDMARead && r.IntN(2) == 0 {

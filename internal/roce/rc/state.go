@@ -120,7 +120,7 @@ func (q *QP) reset() {
 	q.req.clear()
 	q.resp.clear()
 	if q.rq != nil {
-		q.rq.clear()
+		q.rq.Clear()
 	}
 }
 
