@@ -229,13 +229,22 @@ func (m *model) grant(k provider.RKey, qi int, a provider.AccessFlags) (at span,
 	return at, false
 }
 
+// extent is a part of size bytes, often one that ends where they do or a byte later.
+func (m *model) extent(size int) (from, n int) {
+	from, n = m.r.IntN(size+10)-5, 1+m.r.IntN(size+10)
+	if m.r.IntN(2) == 0 {
+		n = max(1, size-from+m.r.IntN(2))
+	}
+	return from, n
+}
+
 func (m *model) access() {
 	qi, k := m.r.IntN(len(m.qps)), m.aKey()
 	v := m.qps[qi].v
 	a := pick(m, []provider.AccessFlags{rw, rr, ra})
 	x, ok := m.grant(k, qi, a)
 	va, off, size := x.va, x.off, x.len
-	from, n := m.r.IntN(size+10)-5, 1+m.r.IntN(size+10)
+	from, n := m.extent(size)
 	if a == ra {
 		n = 8
 		from &^= 7
@@ -275,7 +284,7 @@ func (m *model) local() {
 		ok = ok && w.key != k
 	}
 	va, size := x.va, x.len
-	from, n := m.r.IntN(size+10)-5, 1+m.r.IntN(size+10)
+	from, n := m.extent(size)
 	got, granted := m.qps[qi].v.Local(provider.LKey(k), va+uint64(from), uint32(n), write)
 	require.Equal(m.t, ok && from >= 0 && from+n <= size, granted, "key %#x at %d+%d", k, from, n)
 	if granted {
@@ -332,7 +341,7 @@ func TestMemoryModel(t *testing.T) {
 		ok := t.Run("", func(t *testing.T) {
 			m.t = t
 			for range 1500 {
-				if m.r.IntN(200) == 0 {
+				if m.r.IntN(30) == 0 {
 					m.loseQP()
 				}
 				pick(m, steps)()
