@@ -180,6 +180,9 @@ func (m *model) bind() {
 
 func (m *model) invalidate() {
 	qi, k := m.r.IntN(len(m.qps)), m.aKey()
+	if w := pick(m, m.mws); w != nil && m.r.IntN(2) == 0 {
+		qi, k = w.qp, w.key
+	}
 	var hit *modelMW
 	for _, w := range m.mws {
 		if w.live && w.to != nil && w.key == k && w.typ == provider.MWType2 && w.qp == qi {
@@ -195,6 +198,9 @@ func (m *model) invalidate() {
 // aKey is a key that is or was good, or nearly so.
 func (m *model) aKey() provider.RKey {
 	k := pick(m, m.keys)
+	if w := pick(m, m.mws); w != nil && m.r.IntN(3) == 0 {
+		k = w.key
+	}
 	switch m.r.IntN(8) {
 	case 0:
 		k ^= 1 << m.r.IntN(8)
