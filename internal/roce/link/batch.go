@@ -93,6 +93,16 @@ func gather(b []byte, segs [][]byte, n int) []byte {
 	return b
 }
 
+// rawPacket appends a whole packet, not necessarily a good one, at the end of b.
+type rawPacket func(b []byte, a *wire.Addrs) []byte
+
+// addRaw makes a batch of one packet.
+func (b *batch) addRaw(dst netip.Addr, build rawPacket) {
+	b.dst, b.addrs.Dst, b.addrs.ID = dst, dst, 0
+	b.buf = build(b.buf[:0], &b.addrs)
+	b.n, b.seg, b.closed = 1, len(b.buf), true
+}
+
 // packet is the i-th packet.
 func (b *batch) packet(i int) []byte { return b.buf[i*b.seg : min((i+1)*b.seg, len(b.buf))] }
 

@@ -69,6 +69,16 @@ func (l *udpLink) Send(dst netip.Addr, p *wire.Packet, segs [][]byte, n int) {
 	l.batch.reset()
 }
 
+func (l *udpLink) sendRaw(dst netip.Addr, build rawPacket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.batch.addRaw(dst, build)
+	if _, err := l.conn.WriteToUDPAddrPort(l.batch.buf, netip.AddrPortFrom(dst, wire.Port)); err != nil {
+		l.txDropped.Add(1)
+	}
+	l.batch.reset()
+}
+
 // Flush implements Link.
 func (l *udpLink) Flush() error {
 	if l.closed.Load() {
@@ -95,10 +105,10 @@ func (l *udpLink) read() {
 		addrs.Src, addrs.SrcPort = src, from.Port()
 		batch[0] = Rx{Src: src, SrcPort: from.Port()}
 		switch {
-		case batch[0].Pkt.Decode(buf[:n]) != nil:
-			l.rxMalformed.Add(1)
 		case !addrs.CheckUnknownID(buf[:n]):
 			l.rxBadICRC.Add(1)
+		case batch[0].Pkt.Decode(buf[:n]) != nil:
+			l.rxMalformed.Add(1)
 		default:
 			l.rxPackets.Add(1)
 			l.handler.Input(l, batch)

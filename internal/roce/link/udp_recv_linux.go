@@ -123,10 +123,10 @@ func (r *receiver) split(l *udpLink, b []byte, seg int) {
 		rx := &r.pkts[:len(r.pkts)+1][len(r.pkts)]
 		*rx = Rx{Src: src, SrcPort: srcPort}
 		switch {
-		case rx.Pkt.Decode(p) != nil:
-			odd++
 		case !r.addrs.CheckUnknownID(p):
 			bad++
+		case rx.Pkt.Decode(p) != nil:
+			odd++
 		default:
 			r.pkts = r.pkts[:len(r.pkts)+1]
 			good++

@@ -96,6 +96,19 @@ func (l *udpLink) Send(dst netip.Addr, p *wire.Packet, segs [][]byte, n int) {
 	}
 }
 
+// sendRaw sends a packet by itself.
+func (l *udpLink) sendRaw(dst netip.Addr, build rawPacket) {
+	t := &l.tx
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l.closed.Load() || t.blocked || t.batch.n > 0 && l.push() == unix.EAGAIN {
+		l.txDropped.Add(1)
+		return
+	}
+	t.batch.addRaw(dst, build)
+	l.push()
+}
+
 // Flush implements Link.
 func (l *udpLink) Flush() error {
 	t := &l.tx
