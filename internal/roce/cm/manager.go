@@ -1,41 +1,284 @@
 package cm
 
 import (
+	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/zrdma/zrdma/internal/provider"
 )
 
 // Manager is the connection manager of one device.
+//
+// Order of locks: id.mu, Manager.mu. The device is called with id.mu at most to
+// change a queue pair, and with neither to send; so SendMAD may bring the answer
+// before it returns.
 type Manager struct {
-	port Port
+	port  Port
+	start sync.Once // of what needs the device's Context
+	lim   limits    // set by start
+
+	pdMu sync.Mutex
+	pd   provider.PD // guarded by pdMu: of ids that bring none
+
+	mu      sync.Mutex
+	mc      *machine          // guarded by mu, as all below
+	timer   *time.Timer       // runs out at timerAt
+	timerAt time.Time         // zero when it does not run
+	ports   map[portKey][]*id // who is bound
+	ids     map[*id]struct{}  // open ones
+	gone    bool              // the device is
+	closed  bool
 }
 
-var _ provider.CM = (*Manager)(nil)
+// limits are the device's.
+type limits struct {
+	respRes, initDepth, ackDelay uint8
+}
 
-// New makes the manager of a device.
-func New(p Port) *Manager { return &Manager{port: p} }
+var (
+	_ provider.CM          = (*Manager)(nil)
+	_ provider.CMDevices   = (*Manager)(nil)
+	_ provider.CMResolver  = (*Manager)(nil)
+	_ provider.CMEndpoints = (*Manager)(nil)
+)
+
+// New makes the manager of a device. It calls nothing of p but Seed.
+func New(p Port) *Manager {
+	var seed [32]byte
+	s, ok := p.(Seeder)
+	for i := 0; i < len(seed); i += 8 {
+		if v := rand.Uint64(); !ok {
+			be.PutUint64(seed[i:], v)
+		} else {
+			be.PutUint64(seed[i:], s.Seed())
+		}
+	}
+	return &Manager{
+		port: p, mc: newMachine(0, rand.New(rand.NewChaCha8(seed))),
+		ports: map[portKey][]*id{}, ids: map[*id]struct{}{},
+	}
+}
+
+// setup asks the device what it is; before the first id.
+func (m *Manager) setup() {
+	m.start.Do(func() {
+		ctx := m.port.Context()
+		var a provider.DeviceAttr
+		m.lim = limits{16, 16, 15}
+		if ctx.QueryDevice(&a) == nil {
+			m.lim = limits{uint8(min(a.MaxQPRdAtom, 254)), uint8(min(a.MaxQPInitRdAtom, 254)), a.LocalCAAckDelay & 31}
+		}
+		m.mu.Lock()
+		m.mc.guid = uint64(ctx.Info().GUID)
+		m.mu.Unlock()
+	})
+}
+
+// batch is what is to be done once no lock is held.
+type batch struct {
+	sends []datagram
+	steps []func()
+}
+
+// locked runs f on the machine and adds to b what comes of it.
+func (m *Manager) locked(b *batch, f func(now time.Time)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(time.Now())
+	m.collect(b)
+}
+
+// collect empties the machine's outbox. It is called with mu held.
+func (m *Manager) collect(b *batch) {
+	for i := range m.mc.out.notices {
+		m.deliver(b, &m.mc.out.notices[i])
+	}
+	b.sends = append(b.sends, m.mc.out.sends...)
+	clear(m.mc.out.notices)
+	m.mc.out.notices, m.mc.out.sends = m.mc.out.notices[:0], nil
+	m.rearm()
+}
+
+func (m *Manager) rearm() {
+	at := m.mc.next()
+	if at.Equal(m.timerAt) {
+		return
+	}
+	if m.timerAt = at; at.IsZero() || m.closed {
+		if m.timer != nil {
+			m.timer.Stop()
+		}
+		m.timerAt = time.Time{}
+		return
+	}
+	d := max(time.Until(at), 0)
+	if m.timer == nil {
+		m.timer = time.AfterFunc(d, m.tick)
+	} else {
+		m.timer.Reset(d)
+	}
+}
+
+func (m *Manager) tick() {
+	_ = m.do(func(now time.Time) {
+		m.timerAt = time.Time{}
+		if !m.closed {
+			m.mc.tick(now)
+		}
+	})
+}
+
+// run does what locked left to do. It gives the first error of a send.
+func (m *Manager) run(b *batch) (err error) {
+	if len(b.sends) > 0 {
+		addrs := m.port.Addrs()
+		for i := range b.sends {
+			d := &b.sends[i]
+			src, ok := own(addrs, d.src)
+			if !ok {
+				continue // it was taken from the device meanwhile
+			}
+			dst := d.dst
+			if dst.IsLinkLocalUnicast() {
+				dst = dst.WithZone(src.Zone())
+			}
+			if e := m.port.SendMAD(src, dst, d.mad[:]); e != nil && err == nil {
+				err = e
+			}
+		}
+	}
+	for _, f := range b.steps {
+		f()
+	}
+	return err
+}
+
+func (m *Manager) do(f func(now time.Time)) error {
+	var b batch
+	m.locked(&b, f)
+	return m.run(&b)
+}
 
 // HandleMAD takes a management datagram that arrived at QP 1. The device calls
 // it without its locks held; mad is used only during the call.
-func (m *Manager) HandleMAD(src, dst netip.Addr, mad []byte) {}
+func (m *Manager) HandleMAD(src, dst netip.Addr, mad []byte) {
+	if len(mad) < madSize || !src.IsValid() || !dst.IsValid() {
+		return
+	}
+	_ = m.do(func(now time.Time) {
+		if !m.closed && !m.gone {
+			m.mc.input(now, plain(src), plain(dst), (*[madSize]byte)(mad))
+		}
+	})
+}
 
-// HandleQPEvent tells of an event of a queue pair: EventCommEst moves a
-// connection on whose RTU was lost; others are ignored.
-func (m *Manager) HandleQPEvent(qpn uint32, t provider.EventType) {}
+// HandleQPEvent tells of an event of a queue pair: EventCommEst, that data came
+// on it, establishes a connection whose RTU was lost; others are ignored. It may
+// be called for every queue pair.
+func (m *Manager) HandleQPEvent(qpn uint32, t provider.EventType) {
+	if t != provider.EventCommEst {
+		return
+	}
+	_ = m.do(func(now time.Time) {
+		if c := m.mc.waiting[qpn]; c != nil {
+			_ = m.mc.arrived(now, c)
+		}
+	})
+}
 
-// DeviceRemoved ends every connection with a removal event; ids stay usable
-// until they are closed.
-func (m *Manager) DeviceRemoved() {}
+// DeviceRemoved tells every id of the device that it is gone. Ids stay until
+// they are closed; nothing is sent any more.
+func (m *Manager) DeviceRemoved() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gone || m.closed {
+		return
+	}
+	m.gone = true
+	for x := range m.ids {
+		if x.device {
+			m.push(x, provider.CMEvent{Type: provider.CMEventDeviceRemoval})
+		}
+	}
+	m.forget()
+}
 
-// Close stops every timer and fails later calls with ENODEV. Ids get no event.
-func (m *Manager) Close() {}
+// forget drops every connection.
+func (m *Manager) forget() {
+	for _, c := range m.mc.conns {
+		c.owner = nil
+		m.mc.free(c)
+	}
+	m.mc.out = outbox{}
+	m.rearm()
+}
+
+// Close stops every timer and makes later calls fail with ENODEV. Ids get no
+// event, but can still be closed.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.forget()
+	m.mu.Unlock()
+	m.pdMu.Lock()
+	defer m.pdMu.Unlock()
+	if m.pd != nil && m.pd.Close() == nil {
+		m.pd = nil
+	}
+}
+
+// Stats are counts since New.
+func (m *Manager) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mc.stats
+}
 
 // CreateChannel makes an event channel.
-func (m *Manager) CreateChannel() (provider.CMChannel, error) { return nil, syscall.EOPNOTSUPP }
+func (m *Manager) CreateChannel() (provider.CMChannel, error) { return newChannel(m), nil }
 
 // CreateID makes an id whose events arrive on ch under cookie.
 func (m *Manager) CreateID(ch provider.CMChannel, cookie uint64, ps provider.PortSpace) (provider.CMID, error) {
-	return nil, syscall.EOPNOTSUPP
+	c, ok := ch.(*channel)
+	if !ok || c.m != m {
+		return nil, errInval
+	}
+	return m.newID(c, cookie, ps)
+}
+
+func (m *Manager) newID(ch *channel, cookie uint64, ps provider.PortSpace) (*id, error) {
+	if ps != provider.PSTCP && ps != provider.PSUDP {
+		return nil, syscall.EPROTONOSUPPORT
+	}
+	m.setup()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.gone {
+		return nil, syscall.ENODEV
+	}
+	x := &id{m: m, ps: ps, cookie: cookie, known: true, ch: ch}
+	m.ids[x] = struct{}{}
+	return x, nil
+}
+
+// Devices lists the one device there is.
+func (m *Manager) Devices() ([]provider.Context, error) {
+	return []provider.Context{m.port.Context()}, nil
+}
+
+// domain is the protection domain of ids that bring none.
+func (m *Manager) domain() (provider.PD, error) {
+	m.pdMu.Lock()
+	defer m.pdMu.Unlock()
+	if m.pd == nil {
+		pd, err := m.port.Context().AllocPD()
+		if err != nil {
+			return nil, err
+		}
+		m.pd = pd
+	}
+	return m.pd, nil
 }
