@@ -3,6 +3,7 @@ package roce
 import (
 	"flag"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -90,7 +91,20 @@ func (m *model) flags(set ...provider.AccessFlags) (a provider.AccessFlags) {
 	return a
 }
 
+// forget keeps few things in play, so that they meet: of more than max the oldest
+// dead one is no longer chosen.
+func forget[T any](s []T, max int, dead func(T) bool) []T {
+	if i := slices.IndexFunc(s, dead); len(s) > max && i >= 0 {
+		s = slices.Delete(s, i, i+1)
+	}
+	return s
+}
+
 func (m *model) register() {
+	m.mrs = forget(m.mrs, 10, func(x *modelMR) bool { return !x.live })
+	if len(m.mrs) > 16 {
+		return
+	}
 	x := &modelMR{pd: m.r.IntN(2), access: m.flags(lw, rw, rr, ra, bindF), live: true}
 	x.len = 1 + m.r.IntN(600)
 	x.off = m.r.IntN(arenaLen - x.len)
@@ -125,6 +139,10 @@ func (m *model) deregister() {
 }
 
 func (m *model) makeWindow() {
+	m.mws = forget(m.mws, 6, func(x *modelMW) bool { return !x.live })
+	if len(m.mws) > 10 {
+		return
+	}
 	x := &modelMW{pd: m.r.IntN(2), typ: provider.MWType1 + provider.MWType(m.r.IntN(2)), live: true}
 	x.o = window(m.t, m.pds[x.pd], x.typ)
 	x.key = x.o.RKey()
@@ -143,16 +161,25 @@ func (m *model) bind() {
 	if w == nil || x == nil {
 		return
 	}
-	q := m.qps[qi]
+	off := m.r.IntN(x.len+8) - 4
+	n := m.r.IntN(x.len + 1)
 	a := m.flags(rw, rr, ra)
 	switch m.r.IntN(6) {
 	case 0:
 		a |= zb
 	case 1:
 		a |= m.flags(lw)
+	case 2, 3, 4: // as it should be
+		qi = qi&^1 | w.pd
+		for _, y := range m.mrs {
+			if y.live && y.pd == w.pd && y.access&(bindF|lw) == bindF|lw {
+				x = y
+			}
+		}
+		off = m.r.IntN(x.len)
+		n = 1 + m.r.IntN(x.len-off)
 	}
-	off := m.r.IntN(x.len+8) - 4
-	n := m.r.IntN(x.len + 1)
+	q := m.qps[qi]
 	tag := provider.RKey(m.r.IntN(256))
 	wr := provider.WR{MW: w.o.Handle(), MR: x.o.Handle(), RKey: tag, BindAddr: x.va + uint64(off), BindLength: uint64(n), BindAccess: a}
 	t1 := w.typ == provider.MWType1
@@ -347,7 +374,7 @@ func TestMemoryModel(t *testing.T) {
 		ok := t.Run("", func(t *testing.T) {
 			m.t = t
 			for range 1500 {
-				if m.r.IntN(30) == 0 {
+				if m.r.IntN(100) == 0 {
 					m.loseQP()
 				}
 				pick(m, steps)()

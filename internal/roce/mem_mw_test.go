@@ -173,6 +173,10 @@ func TestWindowType2(t *testing.T) {
 	require.True(t, can(other, k(2), at, 1, rr))
 	require.Equal(t, syscall.EINVAL, m.Close())
 
+	// A queue pair that had the window before has no say in it.
+	c.n.mem.forgetQP(7)
+	require.True(t, can(other, k(2), at, 1, rr))
+
 	// The queue pair goes: so does the window, but not the number's next owner's.
 	c.n.mem.forgetQP(8)
 	require.False(t, can(other, k(2), at, 1, rr))
