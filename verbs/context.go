@@ -88,6 +88,9 @@ func verbClosed(verb string) error { return closedVerb{verb} }
 // Name is the name of the device.
 func (c *Context) Name() string { return c.p.Info().Name }
 
+// IsSoft reports a software device, one that OpenSoft opens.
+func (c *Context) IsSoft() bool { return c.p.Info().Soft }
+
 // SysfsPath is the device's folder in sysfs, empty when it has none.
 func (c *Context) SysfsPath() string { return c.p.Info().IBDevPath }
 

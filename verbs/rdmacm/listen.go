@@ -33,6 +33,12 @@ type ListenConfig struct {
 	Request func(*Event) error
 	// Setup is called as in DialConfig. An error rejects the request.
 	Setup func(*Conn) error
+	// Configure may change PD, QP, Conn, Setup and Finish for one request, after
+	// Request. An error rejects the request.
+	Configure func(*Event, *ListenConfig) error
+	// Finish is called once for every request that Configure has seen: with the
+	// connection, before Accept returns it, or with why there is none.
+	Finish func(*Conn, error)
 	// OnError hears of requests that did not become connections: they are no
 	// errors of Accept. nil: they are logged.
 	OnError func(peer netip.AddrPort, err error)
@@ -180,21 +186,37 @@ func (l *Listener) serve(ctx context.Context, e *Event) (_ *Conn, err error) {
 	if err := x.ownChannel(l.id.Channel()); err != nil {
 		return nil, err
 	}
-	if l.cfg.Request != nil {
-		if err := l.cfg.Request(e); err != nil {
+	cfg := l.cfg
+	if cfg.Request != nil {
+		if err := cfg.Request(e); err != nil {
 			return nil, err
 		}
 	}
-	if err := c.build(l.cfg.PD, l.cfg.QP); err != nil {
+	if cfg.Configure != nil {
+		err = cfg.Configure(e, &cfg)
+		if finish := cfg.Finish; finish != nil {
+			defer func() {
+				if err != nil {
+					finish(nil, err)
+				} else {
+					finish(c, nil)
+				}
+			}()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := c.build(cfg.PD, cfg.QP); err != nil {
 		return nil, &ConnectError{Step: StepQP, Peer: x.PeerAddr(), Cause: err}
 	}
 	c.learn(e)
-	if l.cfg.Setup != nil {
-		if err := l.cfg.Setup(c); err != nil {
+	if cfg.Setup != nil {
+		if err := cfg.Setup(c); err != nil {
 			return nil, err
 		}
 	}
-	if err := x.Accept(l.cfg.Conn); err != nil {
+	if err := x.Accept(cfg.Conn); err != nil {
 		return nil, &ConnectError{Step: StepAccept, Peer: x.PeerAddr(), Cause: err}
 	}
 	answered = true
