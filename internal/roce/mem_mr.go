@@ -173,7 +173,7 @@ func (m *mr) Rereg(flags provider.ReregMRFlags, npd provider.PD, addr, length ui
 		return old, syscall.EBUSY
 	}
 	if flags&provider.ReregMRChangePd != 0 {
-		p, ok := any(npd).(*pd)
+		p, ok := npd.(*pd)
 		if !ok || p.n != m.n {
 			return old, syscall.EINVAL
 		}

@@ -58,7 +58,7 @@ func (n *node) createSRQ(p *pd, init *provider.SRQInit) (*srq, error) {
 //
 // Verb: ibv_create_srq(3), ibv_create_srq_ex(3).
 func (c *devCtx) CreateSRQ(init *provider.SRQInit) (provider.SRQ, error) {
-	p, ok := any(init.PD).(*pd)
+	p, ok := init.PD.(*pd)
 	if !ok || p.n != c.n {
 		return nil, syscall.EINVAL
 	}
