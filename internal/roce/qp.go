@@ -52,6 +52,9 @@ func (c *devCtx) CreateQP(in *provider.QPInit) (provider.QP, error) {
 	q.scq, _ = in.SendCQ.(*cq)
 	q.rcq, _ = in.RecvCQ.(*cq)
 	q.srq, _ = in.SRQ.(*srq)
+	if q.pd != nil {
+		q.c = q.pd.c // the connection manager makes queue pairs for other contexts of the node
+	}
 	switch in.Type {
 	case provider.QPTRC, provider.QPTUC, provider.QPTUD:
 	default: // raw packets, XRC

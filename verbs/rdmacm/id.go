@@ -109,10 +109,16 @@ func (x *ID) Context() *verbs.Context {
 		return nil
 	}
 	defer x.h.Exit()
-	if p := x.p.Context(); p != nil {
-		return bridge.Context(p).(*verbs.Context)
+	p := x.p.Context()
+	if p == nil {
+		return nil
 	}
-	return nil
+	// A software device has one manager for all contexts of it, so that what the
+	// user makes from the channel's can be used.
+	if ch := x.Channel(); ch != nil && ch.dev != nil && ch.dev.IsSoft() {
+		return ch.dev
+	}
+	return bridge.Context(p).(*verbs.Context)
 }
 
 // PortNum is the port of the device, 0 before the ID is bound.

@@ -1,0 +1,182 @@
+package qp
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/zrdma/zrdma/mr"
+	"github.com/zrdma/zrdma/verbs"
+)
+
+func testCtx(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// openDevice opens a software device on an address of its own.
+func openDevice(t testing.TB, addr string) *Device {
+	c, err := verbs.OpenSoft(verbs.SoftConfig{Addrs: []netip.Addr{netip.MustParseAddr(addr)}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	d, err := Open(DeviceConfig{Context: c, Pool: mr.PoolConfig{Canaries: true}})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, d.Close())
+	})
+	return d
+}
+
+// pair connects two devices out of band.
+func pair(t testing.TB, da, db *Device, ca, cb Config) (a, b *Conn) {
+	pa, err := da.Prepare(netip.Addr{}, ca)
+	require.NoError(t, err)
+	pb, err := db.Prepare(netip.Addr{}, cb)
+	require.NoError(t, err)
+	la, lb := pa.Local(), pb.Local()
+	a, err = pa.Connect(lb)
+	require.NoError(t, err)
+	b, err = pb.Connect(la)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, a.Close()); require.NoError(t, b.Close()) })
+	return a, b
+}
+
+func devices(t testing.TB) (*Device, *Device) {
+	return openDevice(t, "127.0.9.1"), openDevice(t, "127.0.9.2")
+}
+
+func fillBuf(t testing.TB, d *Device, n int, seed byte) mr.Buf {
+	b, err := d.Pool().Get(testCtx(t), n)
+	require.NoError(t, err)
+	p, err := b.Bytes()
+	require.NoError(t, err)
+	for i := range p {
+		p[i] = seed + byte(i)
+	}
+	return b
+}
+
+func TestMessages(t *testing.T) {
+	da, db := devices(t)
+	a, b := pair(t, da, db, Config{}, Config{RecvDepth: 8})
+	ctx := testCtx(t)
+	const n = 500
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for i := range n {
+			if err := a.SendBytes(ctx, fmt.Appendf(nil, "message %d", i)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i := range n {
+		m, err := b.Recv(ctx)
+		require.NoError(t, err)
+		p, err := m.Buf.Bytes()
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprintf("message %d", i), string(p))
+		require.NoError(t, m.Buf.Release())
+	}
+	<-sent
+	t.Log(a.Stats(), b.Stats())
+}
+
+func TestOneSided(t *testing.T) {
+	da, db := devices(t)
+	a, b := pair(t, da, db, Config{}, Config{})
+	ctx := testCtx(t)
+	g, err := mr.NewGranter(db.PD(), mr.GranterConfig{})
+	require.NoError(t, err)
+	defer g.Close()
+	grant, err := g.Grant(ctx, b, fillBuf(t, db, 1<<20, 0), mr.DeviceWrites)
+	require.NoError(t, err)
+	src := fillBuf(t, da, 1<<20, 7)
+	src, err = a.Write(ctx, src, grant.Remote())
+	require.NoError(t, err)
+	got, err := grant.Revoke(ctx)
+	require.NoError(t, err)
+	want, err := src.Bytes()
+	require.NoError(t, err)
+	have, err := got.Bytes()
+	require.NoError(t, err)
+	require.Equal(t, want, have)
+	// The right is gone: another write ends the connection with an access error.
+	src, err = a.Write(ctx, src, grant.Remote())
+	require.Error(t, err)
+	var ce *verbs.CompletionError
+	require.ErrorAs(t, err, &ce)
+	require.Equal(t, verbs.WCRemAccessErr, ce.Status)
+	require.NoError(t, src.Release())
+	require.NoError(t, got.Release())
+}
+
+func TestDialListen(t *testing.T) {
+	da, db := devices(t)
+	ctx := testCtx(t)
+	l, err := db.Listen(ctx, "127.0.9.2:0", Config{})
+	require.NoError(t, err)
+	defer l.Close()
+	var wg sync.WaitGroup
+	wg.Add(1)
+	var b *Conn
+	go func() {
+		defer wg.Done()
+		var err error
+		if b, err = l.Accept(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	a, err := da.Dial(ctx, l.Addr().String(), Config{})
+	require.NoError(t, err)
+	wg.Wait()
+	require.NotNil(t, b)
+	require.NoError(t, a.SendBytes(ctx, []byte("hello")))
+	m, err := b.Recv(ctx)
+	require.NoError(t, err)
+	p, _ := m.Buf.Bytes()
+	require.Equal(t, "hello", string(p))
+	require.NoError(t, m.Buf.Release())
+	require.NoError(t, a.Close())
+	_, err = b.Recv(ctx)
+	require.ErrorIs(t, err, ErrPeerClosed)
+	require.NoError(t, b.Close())
+}
+
+func TestExchange(t *testing.T) {
+	da, db := devices(t)
+	ctx := testCtx(t)
+	x, y := net.Pipe()
+	res := make(chan *Conn, 1)
+	go func() {
+		c, err := db.ExchangeUnsafe(ctx, y, Config{})
+		if err != nil {
+			t.Error(err)
+		}
+		res <- c
+	}()
+	a, err := da.ExchangeUnsafe(ctx, x, Config{})
+	require.NoError(t, err)
+	b := <-res
+	require.NoError(t, a.SendBytes(ctx, []byte("hello")))
+	m, err := b.Recv(ctx)
+	require.NoError(t, err)
+	require.NoError(t, m.Buf.Release())
+	require.NoError(t, b.Close())
+	select {
+	case <-a.Done():
+	case <-ctx.Done():
+		t.Fatal("the other side did not notice")
+	}
+	require.ErrorIs(t, a.Err(), ErrPeerClosed)
+	require.NoError(t, a.Close())
+}
