@@ -17,7 +17,7 @@ type pending struct {
 	done     func(Result)
 	call     *call // a synchronous caller, or nil
 	flights  []flight
-	grant    int  // credits it carries
+	grant    int // credits it carries
 	bytes    uint64
 	probe    bool // of control
 	signaled bool
