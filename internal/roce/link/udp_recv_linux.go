@@ -113,7 +113,8 @@ func (r *receiver) split(l *udpLink, b []byte, seg int) {
 	var good, bad, odd int
 	src, srcPort := r.source(l)
 	r.addrs.Src, r.addrs.SrcPort = src, srcPort
-	for len(b) > 0 {
+	for i := 0; len(b) > 0; i++ {
+		r.addrs.ID = uint16(i) // of a train that a link like this one sent
 		k := min(seg, len(b))
 		p := b[:k:k]
 		b = b[k:]

@@ -14,6 +14,9 @@ const (
 	ipv4Header = 20
 	ipv6Header = 40
 	udpHeader  = 8
+	// crcHead is how much of a packet is copied behind the pseudo header: so that
+	// there is enough in one piece for the CPU's CRC instructions.
+	crcHead = 128
 	// ones stand for the link header, which an InfiniBand packet would have here.
 	linkOnes = 8
 )
@@ -23,10 +26,10 @@ const (
 type Addrs struct {
 	Src, Dst         netip.Addr // both IPv4 (or IPv4-mapped) or both IPv6
 	SrcPort, DstPort uint16
-	ID               uint16 // IPv4 identification
+	ID               uint16 // IPv4 identification; where it is unknown, the first guess
 	DF               bool   // IPv4 don't-fragment
 
-	scratch [linkOnes + ipv6Header + udpHeader + BTHSize]byte // a local one would escape
+	scratch [linkOnes + ipv6Header + udpHeader + crcHead]byte // a local one would escape
 }
 
 // prefix writes the masked pseudo header for n bytes behind the UDP header and
@@ -76,10 +79,10 @@ func (a *Addrs) ICRC(b []byte) uint32 {
 		return 0
 	}
 	n := a.prefix(len(b) + ICRCSize)
-	copy(a.scratch[n:], b[:BTHSize])
+	k := copy(a.scratch[n:n+crcHead], b)
 	a.scratch[n+4] = 0xff // resv8a: FECN, BECN
-	c := crc32.Update(0, crc32.IEEETable, a.scratch[:n+BTHSize])
-	return crc32.Update(c, crc32.IEEETable, b[BTHSize:])
+	c := crc32.Update(0, crc32.IEEETable, a.scratch[:n+k])
+	return crc32.Update(c, crc32.IEEETable, b[k:])
 }
 
 // AppendICRC closes a packet.
@@ -105,7 +108,8 @@ func (a *Addrs) CheckUnknownID(b []byte) bool {
 	return ok
 }
 
-// SolveID is CheckUnknownID that also returns the identification (0 on IPv6).
+// SolveID is CheckUnknownID that also returns the identification (0 on IPv6). It
+// is cheapest when a.ID is right.
 func (a *Addrs) SolveID(b []byte) (uint16, bool) {
 	if len(b) < BTHSize+ICRCSize {
 		return 0, false
@@ -113,16 +117,16 @@ func (a *Addrs) SolveID(b []byte) (uint16, bool) {
 	if !a.Src.Unmap().Is4() {
 		return 0, a.Check(b)
 	}
-	id := a.ID
-	a.ID = 0
 	n := len(b) - ICRCSize
 	d := binary.LittleEndian.Uint32(b[n:]) ^ a.ICRC(b[:n])
-	a.ID = id
+	if d == 0 {
+		return a.ID, true
+	}
 	// Behind the identification lie 14 bytes of IP header, 8 of UDP and the packet.
 	// Its two bytes enter the low half of the register and are then shifted by
 	// themselves and all of those.
 	w := unshift(d, n+udpHeader+ipv4Header-6+2)
-	return uint16(w&0xff)<<8 | uint16(w>>8), w>>16 == 0
+	return a.ID ^ (uint16(w&0xff)<<8 | uint16(w>>8)), w>>16 == 0
 }
 
 const poly = crc32.IEEE // reflected: the register's low bit is the highest power

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -56,9 +57,15 @@ func TestCapturedPackets(t *testing.T) {
 	v6 := 0
 	captured(t, func(a Addrs, b []byte) {
 		require.True(t, a.Check(b), "ICRC of % x", b)
-		id, ok := a.SolveID(b)
-		require.True(t, ok)
-		require.Equal(t, a.ID, id)
+		for _, guess := range []uint16{0, a.ID, a.ID + 1, ^a.ID} {
+			g := a
+			g.ID = guess
+			id, ok := g.SolveID(b)
+			require.True(t, ok)
+			if a.Src.Is4() {
+				require.Equal(t, a.ID, id)
+			}
+		}
 		if a.Src.Is6() {
 			v6++
 		}
@@ -82,6 +89,7 @@ func TestCorruptionIsFound(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	passed, n := 0, 0
 	captured(t, func(a Addrs, b []byte) {
+		id := a.ID
 		for range 200 {
 			c := bytes.Clone(b)
 			i := r.IntN(len(c))
@@ -91,7 +99,9 @@ func TestCorruptionIsFound(t *testing.T) {
 			c[i] ^= byte(1 + r.IntN(255))
 			require.False(t, a.Check(c), "the known-identification check has full strength")
 			n++
-			if a.CheckUnknownID(c) {
+			a.ID ^= uint16(r.Uint32()) // not known
+			ok := a.CheckUnknownID(c)
+			if a.ID = id; ok {
 				passed++
 			}
 		}
@@ -221,21 +231,33 @@ func FuzzICRC(f *testing.F) {
 			a.ID = 0
 		}
 		p := a.AppendICRC(bytes.Clone(b))
-		got, ok := a.SolveID(p)
-		if !ok || got != a.ID || !a.Check(p) {
-			t.Fatalf("identification %d came back as %d, %v", a.ID, got, ok)
+		for _, guess := range []uint16{a.ID, 0, port} {
+			g := a
+			if s.Unmap().Is4() {
+				g.ID = guess
+			}
+			if got, ok := g.SolveID(p); !ok || got != a.ID || !a.Check(p) {
+				t.Fatalf("identification %d came back as %d, %v", a.ID, got, ok)
+			}
 		}
 	})
 }
 
-func BenchmarkSolveID4K(b *testing.B) {
-	a := Addrs{Src: netip.MustParseAddr("127.0.0.1"), Dst: netip.MustParseAddr("127.0.0.2"), SrcPort: 50000, DstPort: Port, ID: 7, DF: true}
-	p := Packet{Opcode: RCWriteMiddle}
-	pkt := a.AppendICRC(append(p.Append(nil, 4096), make([]byte, 4096)...))
-	b.SetBytes(4096)
-	for b.Loop() {
-		if !a.CheckUnknownID(pkt) {
-			b.Fatal("bad")
+func BenchmarkSolveID(b *testing.B) {
+	for _, n := range []int{64, 4096} {
+		for name, guess := range map[string]uint16{"guessed": 7, "solved": 0xffff} {
+			b.Run(fmt.Sprint(n, "/", name), func(b *testing.B) {
+				a := Addrs{Src: netip.MustParseAddr("127.0.0.1"), Dst: netip.MustParseAddr("127.0.0.2"), SrcPort: 50000, DstPort: Port, ID: 7, DF: true}
+				p := Packet{Opcode: RCWriteMiddle}
+				pkt := a.AppendICRC(append(p.Append(nil, n), make([]byte, n)...))
+				a.ID = guess
+				b.SetBytes(int64(n))
+				for b.Loop() {
+					if !a.CheckUnknownID(pkt) {
+						b.Fatal("bad")
+					}
+				}
+			})
 		}
 	}
 }
