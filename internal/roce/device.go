@@ -1,17 +1,14 @@
 package roce
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/zrdma/zrdma/internal/provider"
 	"github.com/zrdma/zrdma/internal/roce/link"
-	"github.com/zrdma/zrdma/internal/roce/wire"
 )
 
 // Limits of the device. A queue's memory is allocated when it is made, so they
@@ -130,7 +127,7 @@ func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
 			for _, l := range links {
 				_ = l.Close()
 			}
-			return nil, openErr(a, err)
+			return nil, err // says what is in the way, and what helps
 		}
 		links = append(links, l)
 	}
@@ -139,17 +136,6 @@ func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
 	n.links, n.open = links, true
 	n.dirty, n.stuck = make([]bool, len(links)), make([]bool, len(links))
 	return n, nil
-}
-
-func openErr(a netip.Addr, err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("UDP port %d of %v is taken, by another process or, as it takes the port of every address, by the kernel's rxe: "+
-			"choose another address, any of 127.0.0.0/8 will do, or remove rxe (rdma link delete): %w", wire.Port, a, err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%v is not an address of this machine: choose one of those that ip address shows: %w", a, err)
-	}
-	return fmt.Errorf("opening UDP port %d of %v: %w", wire.Port, a, err)
 }
 
 // Close closes the context, and with the last one the device.

@@ -9,8 +9,9 @@ import (
 
 // Errors of posting and modifying: bare errnos, as the seam wants them.
 const (
-	errInval = syscall.EINVAL
-	errFull  = syscall.ENOMEM
+	errInval       = syscall.EINVAL
+	errFull        = syscall.ENOMEM
+	errUnsupported = syscall.EOPNOTSUPP
 )
 
 // Config is what a QP is made with.

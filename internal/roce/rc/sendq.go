@@ -99,7 +99,7 @@ func (q *QP) checkSend(wr *provider.WR, sge []provider.SGE) (uint32, error) {
 	case provider.WRLocalInv, provider.WRBindMW:
 		return 0, nil
 	}
-	return 0, errInval
+	return 0, errUnsupported
 }
 
 // PostSend queues a request, copying sge and inline data.
