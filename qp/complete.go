@@ -22,7 +22,7 @@ func (c *Conn) complete(wc *verbs.WC) {
 		c.stats.fail(wc.Status)
 		ce := &verbs.CompletionError{Status: wc.Status, Opcode: wc.Opcode, WRID: wc.WRID, QPN: wc.QPN, VendorErr: wc.VendorErr}
 		if wc.Status == verbs.WCWRFlushErr {
-			c.end(errors.New("the device flushed it")) // the first cause counts, if there was one
+			c.end(errFlushed) // the first cause counts, if there was one
 			err = c.Err()
 		} else {
 			err = ce

@@ -44,6 +44,10 @@ var (
 	ErrPeerDead = fmt.Errorf("no answer from the peer: %w", syscall.ETIMEDOUT)
 )
 
+// errFlushed is the cause where the device names none: rxe tells a responder
+// nothing about the request that it refused.
+var errFlushed = errors.New("the queue pair failed: most often the peer used memory that it has no right to, or sent more than a receive holds")
+
 // Conn is a connected reliable queue pair. Its methods may be called from any
 // goroutine.
 type Conn struct {
@@ -63,6 +67,7 @@ type Conn struct {
 	send    sendQueue
 	recv    *ring // of its own, or shared
 	in      inbox
+	calls   sync.Pool
 
 	mu        sync.Mutex
 	closing   bool        // Close was called; guarded by mu

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -179,4 +180,31 @@ func TestExchange(t *testing.T) {
 	}
 	require.ErrorIs(t, a.Err(), ErrPeerClosed)
 	require.NoError(t, a.Close())
+}
+
+func TestDatagram(t *testing.T) {
+	da, db := devices(t)
+	ctx := testCtx(t)
+	a, err := da.NewDatagram(DatagramConfig{})
+	require.NoError(t, err)
+	b, err := db.NewDatagram(DatagramConfig{RecvDepth: 4})
+	require.NoError(t, err)
+	defer b.Close()
+	defer a.Close()
+	for i := range 50 {
+		require.NoError(t, a.Send(ctx, b.Addr(), fillBuf(t, da, 100, byte(i))))
+		m, err := b.Recv(ctx)
+		require.NoError(t, err)
+		p, err := m.Buf.Bytes()
+		require.NoError(t, err)
+		require.Len(t, p, 100)
+		require.Equal(t, byte(i), p[0])
+		require.Equal(t, a.Addr(), m.From)
+		require.NoError(t, b.Send(ctx, m.From, m.Buf))
+		m, err = a.Recv(ctx)
+		require.NoError(t, err)
+		require.NoError(t, m.Buf.Release())
+	}
+	err = a.Send(ctx, b.Addr(), fillBuf(t, da, a.MTU()+1, 0))
+	require.ErrorIs(t, err, syscall.EMSGSIZE)
 }

@@ -101,6 +101,12 @@ func (r *ring) owes(d debt) {
 	r.mu.Unlock()
 }
 
+// owesNobody is owes for a receive that no credit was given for.
+func (r *ring) owesNobody() {
+	r.owes(debt{control: true})
+	r.top()
+}
+
 // begin posts the first n receives.
 func (r *ring) begin(n int) error {
 	r.mu.Lock()
@@ -347,7 +353,7 @@ func (c *Conn) received(wc *verbs.WC) {
 		f.Release()
 		c.stats.fail(wc.Status)
 		if wc.Status == verbs.WCWRFlushErr {
-			c.end(errors.New("the device flushed it"))
+			c.end(errFlushed)
 			return
 		}
 		c.end(&verbs.CompletionError{Status: wc.Status, Opcode: wc.Opcode, WRID: wc.WRID, QPN: wc.QPN, VendorErr: wc.VendorErr})

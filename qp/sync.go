@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/zrdma/zrdma/mr"
@@ -12,6 +11,7 @@ import (
 
 // call is a synchronous caller's wait for one operation.
 type call struct {
+	c     *Conn
 	state atomic.Int32 // waiting, or what ended it
 	ready chan struct{}
 	err   error    // valid once ready
@@ -24,18 +24,21 @@ const (
 	callAbandoned
 )
 
-var calls = sync.Pool{New: func() any { return &call{ready: make(chan struct{}, 1)} }}
-
-func newCall() *call {
-	c := calls.Get().(*call)
-	c.state.Store(callWaiting)
-	c.err, c.bufs = nil, c.bufs[:0]
-	return c
+// newCall takes one that is free. The pool is the connection's: a channel must not
+// wander between the bubbles of testing/synctest.
+func (c *Conn) newCall() *call {
+	k, _ := c.calls.Get().(*call)
+	if k == nil {
+		k = &call{c: c, ready: make(chan struct{}, 1)}
+	}
+	k.state.Store(callWaiting)
+	k.err, k.bufs = nil, k.bufs[:0]
+	return k
 }
 
 func (k *call) free() {
 	clear(k.bufs)
-	calls.Put(k)
+	k.c.calls.Put(k)
 }
 
 // finish is called by who completes the operation. A caller that has gone away
@@ -63,7 +66,7 @@ func (k *call) finish(f *finished) {
 // operation that was not posted leaves its buffers with the caller and returns
 // them too.
 func (c *Conn) Do(ctx context.Context, op Op) ([]mr.Buf, error) {
-	k := newCall()
+	k := c.newCall()
 	if err := c.await(ctx, op, k); err != nil {
 		if err == errAbandoned {
 			return nil, ctx.Err()
@@ -104,7 +107,7 @@ func (c *Conn) await(ctx context.Context, op Op, k *call) error {
 
 // one does an operation with one buffer.
 func (c *Conn) one(ctx context.Context, op Op, b mr.Buf) (mr.Buf, error) {
-	k := newCall()
+	k := c.newCall()
 	op.Bufs = []mr.Buf{b}
 	err := c.await(ctx, op, k)
 	if err == errAbandoned {
@@ -135,7 +138,7 @@ func (c *Conn) Send(ctx context.Context, b mr.Buf) error {
 // Verb: ibv_post_send(3).
 func (c *Conn) SendBytes(ctx context.Context, data []byte) error {
 	if len(data) <= c.inline && len(data) > 0 {
-		k := newCall()
+		k := c.newCall()
 		err := c.await(ctx, Op{Kind: Send, Data: data}, k)
 		if err == errAbandoned {
 			return ctx.Err()
