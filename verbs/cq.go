@@ -16,6 +16,9 @@ type CompChannel struct {
 	h handle.Handle
 	c *Context
 	p provider.CompChannel
+
+	// lead is held around p.Get, so that a Kick always reaches the one it is for.
+	lead chan struct{}
 }
 
 // CreateCompChannel makes a completion channel.
@@ -26,7 +29,7 @@ func (c *Context) CreateCompChannel() (*CompChannel, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch := &CompChannel{c: c, p: p}
+	ch := &CompChannel{c: c, p: p, lead: make(chan struct{}, 1)}
 	if err := ch.h.Init("verbs.CompChannel", &c.h); err != nil {
 		p.Close()
 		return nil, verbErr("ibv_create_comp_channel", err)
@@ -46,7 +49,17 @@ func (ch *CompChannel) Get(ctx context.Context) (*CQ, error) {
 		return nil, verbClosed("ibv_get_cq_event")
 	}
 	for {
+		select {
+		case ch.lead <- struct{}{}:
+		default:
+			select {
+			case ch.lead <- struct{}{}:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
 		cookie, err := ch.p.Get(ctx)
+		<-ch.lead
 		if err == syscall.EAGAIN {
 			continue // the kick of a CQ that closed, for a Wait on it
 		}
@@ -74,7 +87,7 @@ func (ch *CompChannel) event(cookie uint64, err error) (*CQ, error) {
 	}
 	q := lookup[CQ](ch.c, cookie)
 	if q != nil {
-		q.wait.armed.Store(false)
+		q.signal()
 	}
 	return q, nil
 }
@@ -251,7 +264,7 @@ func (q *CQ) Close() error {
 		}
 		q.c.forget(q.cookie)
 		if q.ch != nil {
-			q.ch.p.Kick() // a Wait parked on the channel finds the queue closed
+			q.signal() // a Wait parked on the channel finds the queue closed
 		}
 		return nil
 	}))

@@ -55,16 +55,22 @@ type RecvWR struct {
 
 func addr(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
+type sendScratch struct {
+	sync.Mutex
+	wr  []provider.WR // guarded by the mutex
+	sge []SGE
+}
+
 // flatten turns the requests into the pointer-free form of the seam, in scratch
 // memory that the caller holds the lock of.
-func (q *QP) flatten(verb string, wrs []SendWR) (int, error) {
-	q.send.wr, q.send.sge = q.send.wr[:0], q.send.sge[:0]
+func (q *QP) flatten(f *sendScratch, verb string, wrs []SendWR) (int, error) {
+	f.wr, f.sge = f.wr[:0], f.sge[:0]
 	for i := range wrs {
 		w := &wrs[i]
 		o := provider.WR{
 			ID: w.ID, Opcode: w.Opcode, Flags: w.Flags, RemoteAddr: w.RemoteAddr, RKey: w.RKey,
 			CompareAdd: w.CompareAdd, Swap: w.Swap, Imm: w.Imm, SRQN: w.RemoteSRQN,
-			SGEOff: uint32(len(q.send.sge)), NumSGE: uint32(len(w.SGList)), MSS: w.MSS,
+			SGEOff: uint32(len(f.sge)), NumSGE: uint32(len(w.SGList)), MSS: w.MSS,
 			FlushType: w.FlushType, FlushLevel: w.FlushLevel,
 		}
 		switch w.Opcode {
@@ -101,7 +107,7 @@ func (q *QP) flatten(verb string, wrs []SendWR) (int, error) {
 			}
 			o.Flags |= SendInline
 			o.NumSGE = 1
-			q.send.sge = append(q.send.sge, SGE{Addr: addr(w.Inline), Length: uint32(len(w.Inline))})
+			f.sge = append(f.sge, SGE{Addr: addr(w.Inline), Length: uint32(len(w.Inline))})
 		}
 		if o.Flags&SendInline != 0 {
 			var n uint64
@@ -112,8 +118,8 @@ func (q *QP) flatten(verb string, wrs []SendWR) (int, error) {
 				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "inline data is longer than QPCap.MaxInlineData"}
 			}
 		}
-		q.send.sge = append(q.send.sge, w.SGList...)
-		q.send.wr = append(q.send.wr, o)
+		f.sge = append(f.sge, w.SGList...)
+		f.wr = append(f.wr, o)
 	}
 	return len(wrs), nil
 }
@@ -138,7 +144,8 @@ func (q *QP) cannotSend(verb string) error {
 // PostSend posts work requests in order, in one call into the provider, and
 // returns how many were accepted: on an error the request of that index was
 // refused, those before it are under way. The memory they name belongs to the
-// device until they complete. It allocates nothing and never blocks.
+// device until they complete. It allocates nothing and never blocks; every few
+// milliseconds it lets other goroutines run.
 // ErrQueueFull when the send queue has no room; EINVAL before QPSRTS.
 //
 // Verb: ibv_post_send(3).
@@ -153,12 +160,30 @@ func (q *QP) PostSend(wrs []SendWR) (int, error) {
 	if err := q.cannotSend("ibv_post_send"); err != nil {
 		return 0, err
 	}
+	n, tick, err := q.postSend(wrs)
+	q.yielder.yield(tick)
+	return n, err
+}
+
+// tickEvery is how many posts of one queue pair share a look at the clock.
+const tickEvery = 16
+
+// postSend also returns the coarse clock, now and then, else 0. The caller holds
+// the gate.
+func (q *QP) postSend(wrs []SendWR) (n int, tick int64, err error) {
 	q.send.Lock()
 	defer q.send.Unlock()
-	n, ferr := q.flatten("ibv_post_send", wrs)
-	var err error
+	n, ferr := q.flatten(&q.send, "ibv_post_send", wrs)
 	if len(q.send.wr) > 0 {
-		if n, err = q.p.PostSend(q.send.wr, q.send.sge); err != nil {
+		q.posts++
+		if q.ex != nil && q.posts%tickEvery == 0 {
+			q.tick = provider.Exchange{}
+			err = q.ex.Exchange(nil, nil, nil, nil, q.send.wr, q.send.sge, nil, &q.tick)
+			n, tick = int(q.tick.Sends), q.tick.Tick
+		} else {
+			n, err = q.p.PostSend(q.send.wr, q.send.sge)
+		}
+		if err != nil {
 			err = verbErr("ibv_post_send", err)
 		}
 	}
@@ -166,7 +191,7 @@ func (q *QP) PostSend(wrs []SendWR) (int, error) {
 	if err == nil {
 		err = ferr
 	}
-	return n, err
+	return n, tick, err
 }
 
 // WRPost posts work requests through the ibv_wr_* builder, all or none. The
@@ -198,7 +223,7 @@ func (q *QP) WRPost(wrs []SendWR, dry bool) (int, error) {
 	}
 	q.send.Lock()
 	defer q.send.Unlock()
-	if i, err := q.flatten("ibv_wr_start", wrs); err != nil {
+	if i, err := q.flatten(&q.send, "ibv_wr_start", wrs); err != nil {
 		return i, err
 	}
 	i, err := q.p.WRPost(q.send.wr, q.send.sge, dry)
@@ -228,17 +253,21 @@ type recvScratch struct {
 	sge []SGE
 }
 
+func (r *recvScratch) flatten(wrs []RecvWR) {
+	r.wr, r.sge = r.wr[:0], r.sge[:0]
+	for i := range wrs {
+		r.wr = append(r.wr, provider.RecvWR{ID: wrs[i].ID, SGEOff: uint32(len(r.sge)), NumSGE: uint32(len(wrs[i].SGList))})
+		r.sge = append(r.sge, wrs[i].SGList...)
+	}
+}
+
 func (r *recvScratch) post(verb string, wrs []RecvWR, f func([]provider.RecvWR, []SGE) (int, error)) (int, error) {
 	if len(wrs) == 0 {
 		return 0, nil
 	}
 	r.Lock()
 	defer r.Unlock()
-	r.wr, r.sge = r.wr[:0], r.sge[:0]
-	for i := range wrs {
-		r.wr = append(r.wr, provider.RecvWR{ID: wrs[i].ID, SGEOff: uint32(len(r.sge)), NumSGE: uint32(len(wrs[i].SGList))})
-		r.sge = append(r.sge, wrs[i].SGList...)
-	}
+	r.flatten(wrs)
 	n, err := f(r.wr, r.sge)
 	if err != nil {
 		return n, verbErr(verb, err)

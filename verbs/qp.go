@@ -1,7 +1,6 @@
 package verbs
 
 import (
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"weak"
@@ -45,12 +44,14 @@ type QP struct {
 	srq      *SRQ
 	pd       *PD
 
-	send struct {
-		sync.Mutex
-		wr  []provider.WR // scratch, guarded by the mutex
-		sge []SGE
-	}
-	recv recvScratch
+	ex provider.Exchanger // p, when it is one
+
+	send    sendScratch
+	posts   uint32            // guarded by send
+	tick    provider.Exchange // guarded by send
+	recv    recvScratch
+	yielder yielder
+	turn    exchangeScratch
 }
 
 // CreateQP makes a queue pair in state QPSReset. The capacities it was given,
@@ -125,6 +126,7 @@ func finishQP(q *QP, verb string, in *provider.QPInit, parents []*handle.Handle,
 		q.h.Abandon()
 		return nil, verbErr(verb, err)
 	}
+	q.ex, _ = p.(provider.Exchanger)
 	q.p, q.cookie, q.typ, q.cap, q.sigAll = p, in.Cookie, in.Type, in.Cap, in.SQSigAll
 	q.c.register(q.cookie, weak.Make(q))
 	watch(q, &q.h)

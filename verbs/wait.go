@@ -22,17 +22,24 @@ const (
 	spinProbe = 32
 )
 
-// waitState belongs to the one goroutine that is in Wait.
+// waitState belongs to the one goroutine that is in Wait, but for the atomics.
 type waitState struct {
 	turn  chan struct{}
 	s     provider.WaitState
 	spin  int64
 	waits uint32
-	armed atomic.Bool // s.Armed between calls; cleared by whoever takes the event
+
+	// The queue is armed, or its event lies in the channel, while armed is one
+	// more than taken: what arms stores the count of before, so that an event
+	// taken by another in between is never overlooked. At worst it arms twice.
+	armed   uint64
+	taken   atomic.Uint64 // events of this queue that were taken from the channel
+	wake    chan struct{} // tells a waiter that taken has changed; room for one
+	leading atomic.Bool   // the waiter holds CompChannel.lead
 
 	polling atomic.Bool // guards ps
 	ps      provider.WaitState
-	yielded atomic.Int64 // tick of the last yield
+	yielder
 }
 
 // yieldEvery is below the 10 ms after which the runtime's monitor thread takes
@@ -42,14 +49,19 @@ type waitState struct {
 // the very threads that work.
 const yieldEvery = 4_000_000 // ns; a tick of the coarse clock
 
-func (w *waitState) yield(tick int64) {
-	if last := w.yielded.Load(); tick-last >= yieldEvery && w.yielded.CompareAndSwap(last, tick) && last != 0 {
+type yielder struct{ last atomic.Int64 } // tick of the last yield
+
+// yield lets other goroutines run when the last time was long ago. A tick of 0
+// is unknown.
+func (y *yielder) yield(tick int64) {
+	if last := y.last.Load(); tick-last >= yieldEvery && y.last.CompareAndSwap(last, tick) && last != 0 {
 		runtime.Gosched()
 	}
 }
 
 func (w *waitState) init() {
 	w.turn = make(chan struct{}, 1)
+	w.wake = make(chan struct{}, 1)
 	w.spin = spinMax
 }
 
@@ -84,9 +96,10 @@ var busy atomic.Int32
 // parked in the network poller. So an idle Wait uses neither CPU nor a thread.
 // ctx ends it within a millisecond.
 //
-// It needs a channel of its own, for it takes every event of it. One goroutine
-// at a time waits; others queue behind it. A queue without a channel is polled
-// until ctx ends.
+// Queues may share a channel: a Wait that takes the event of another queue wakes
+// the Wait there. But it takes every event, so Get on the same channel may miss
+// some. One goroutine at a time waits; others queue behind it. A queue without
+// a channel is polled until ctx ends.
 //
 // Verb: ibv_poll_cq(3), ibv_req_notify_cq(3), ibv_get_cq_event(3).
 func (q *CQ) Wait(ctx context.Context, wc []WC, spinNS int64) (int, error) {
@@ -116,17 +129,67 @@ func (q *CQ) Wait(ctx context.Context, wc []WC, spinNS int64) (int, error) {
 			runtime.Gosched()
 			continue
 		}
-		if q.ch.h.Closed() {
-			return 0, verbClosed("ibv_get_cq_event")
-		}
-		cookie, err := q.ch.p.Get(ctx)
-		if err == syscall.EAGAIN {
-			continue // kicked: a queue of the channel closed, perhaps this one
-		}
-		if _, err := q.ch.event(cookie, err); err != nil {
+		if err := q.park(ctx); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// missed reports that somebody took the event this queue was armed for, or that
+// the queue closed. Only the waiter calls it.
+func (w *waitState) missed() bool { return w.armed != w.taken.Load()+1 }
+
+// signal follows an event that was taken, and a Close. It finds the waiter
+// wherever that is: before park looks at taken, behind the leader, or leading.
+func (q *CQ) signal() {
+	w := &q.wait
+	w.taken.Add(1)
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	if w.leading.Load() {
+		q.ch.p.Kick()
+	}
+}
+
+// park returns when it is worth to look at the queue again. Of the waiters on a
+// channel one leads: it sleeps in the network poller and hands the events of
+// others on.
+func (q *CQ) park(ctx context.Context) error {
+	w, ch := &q.wait, q.ch
+	select {
+	case <-w.wake: // of an earlier event; taken counts it
+	default:
+	}
+	for !w.missed() {
+		select {
+		case ch.lead <- struct{}{}:
+		default:
+			select {
+			case ch.lead <- struct{}{}:
+			case <-w.wake:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		w.leading.Store(true)
+		var cookie uint64
+		err := error(syscall.EAGAIN)
+		if !w.missed() {
+			cookie, err = ch.p.Get(ctx)
+		}
+		w.leading.Store(false)
+		<-ch.lead
+		if err == syscall.EAGAIN {
+			return nil // kicked
+		}
+		if _, err := ch.event(cookie, err); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // waitOnce does what of a wait is bounded in time. When it finds nothing the
@@ -152,12 +215,19 @@ func (q *CQ) waitOnce(ctx context.Context, wc []WC, spinNS int64) (int, error) {
 		return 0, verbClosed("ibv_poll_cq")
 	}
 	w.s = provider.WaitState{}
-	if w.armed.Load() {
+	before := w.taken.Load()
+	if w.armed == before+1 {
 		w.s.Armed = 1
 	}
 	n, err := waiter.WaitEvent(q.ch.p, wc, spin, nap, &w.s)
 	q.h.Exit()
-	w.armed.Store(w.s.Armed != 0)
+	w.armed = 0
+	if w.s.Armed != 0 {
+		w.armed = before + 1
+	}
+	if w.s.Other != 0 {
+		q.ch.event(w.s.Other, nil)
+	}
 	w.yield(w.s.Tick)
 	if adaptive && w.s.Spun != 0 {
 		w.learn(w.s.Spun == 1)
@@ -173,11 +243,11 @@ func (q *CQ) waitSteps(wc []WC, spin int64) (n int, err error) {
 	if n, err = q.PollSpin(wc, spin); n > 0 || err != nil || q.ch == nil {
 		return n, err
 	}
-	if !q.wait.armed.Load() {
+	if before := q.wait.taken.Load(); q.wait.armed != before+1 {
 		if err := q.ReqNotify(false); err != nil {
 			return 0, err
 		}
-		q.wait.armed.Store(true)
+		q.wait.armed = before + 1
 	}
 	// A completion between the last poll and the arming raises no event.
 	return q.Poll(wc)

@@ -27,8 +27,12 @@ func Run(ctx context.Context, cfg Config, conn net.Conn) (Result, error) {
 	var took time.Duration
 	before := usage()
 	switch {
+	case cfg.Test == "send_lat" && cfg.Wait == exchange:
+		took, err = e.turns(ctx)
 	case cfg.Test == "send_lat":
 		took, err = e.pingpong(ctx, w)
+	case cfg.Test == "send_bw" && cfg.Server && cfg.Wait == exchange:
+		err = e.sinkTurns(ctx)
 	case cfg.Test == "send_bw" && cfg.Server:
 		err = e.sink(ctx, w)
 	case cfg.Server:

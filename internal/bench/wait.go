@@ -9,16 +9,19 @@ import (
 )
 
 // Waits are the ways of waiting that were measured against each other.
-var Waits = []string{"spin", "poll", "events", "nap", "park", "naive"}
+var Waits = []string{exchange, "spin", "poll", "events", "nap", "park", "naive"}
 
-func usesEvents(w string) bool { return w != "spin" && w != "poll" }
+// exchange posts and polls in one call where there is something of both.
+const exchange = "exchange"
+
+func usesEvents(w string) bool { return w != exchange && w != "spin" && w != "poll" }
 
 // wait fills wc with at least one completion.
 type wait func(ctx context.Context, q *verbs.CQ, wc []verbs.WC) (int, error)
 
 func waiter(name string) (wait, error) {
 	switch name {
-	case "spin": // polling inside C, a crossing a millisecond
+	case "spin", exchange: // polling inside C, a crossing a millisecond
 		return func(ctx context.Context, q *verbs.CQ, wc []verbs.WC) (int, error) {
 			for ctx.Err() == nil {
 				if n, err := q.PollSpin(wc, 1_000_000); n > 0 || err != nil {

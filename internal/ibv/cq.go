@@ -83,18 +83,20 @@ func (x *ctx) CreateCQ(in *p.CQInit) (p.CQ, error) {
 
 func (q *cq) CQE() int { return int(q.o.cqe) }
 
+func (q *cq) obj() C.zr_obj { return C.zr_obj(uintptr(unsafe.Pointer(q.o))) }
+
 func (q *cq) Poll(wc []p.WC) (int, error) {
 	if len(wc) == 0 {
 		return 0, nil
 	}
-	return polled(C.zr_poll_cq(q.o, C.int(len(wc)), (*C.struct_ibv_wc)(unsafe.Pointer(&wc[0]))))
+	return polled(C.zr_poll_cq(q.obj(), C.int(len(wc)), (*C.struct_ibv_wc)(unsafe.Pointer(&wc[0]))))
 }
 
 func (q *cq) PollSpin(wc []p.WC, ns int64) (int, error) {
 	if len(wc) == 0 {
 		return 0, nil
 	}
-	return polled(C.zr_poll_spin(q.o, C.int(len(wc)), (*C.struct_ibv_wc)(unsafe.Pointer(&wc[0])), C.int64_t(ns)))
+	return polled(C.zr_poll_spin(q.obj(), C.int(len(wc)), (*C.struct_ibv_wc)(unsafe.Pointer(&wc[0])), C.int64_t(ns)))
 }
 
 func (q *cq) PollEx(wc []p.WCEx) (int, error) {

@@ -1,5 +1,4 @@
 #include "zr.h"
-#include <time.h>
 
 int zr_create_cq(struct ibv_context *c, int cqe, uint64_t cookie, struct ibv_comp_channel *ch, int vec, struct ibv_cq **out) {
 	errno = 0;
@@ -37,30 +36,9 @@ int zr_get_cq_event(struct ibv_comp_channel *ch, uint64_t *cookie) {
 	return 0;
 }
 
-int zr_poll_cq(struct ibv_cq *cq, int n, struct ibv_wc *wc) { return ibv_poll_cq(cq, n, wc); }
+int zr_poll_cq(zr_obj cq, int n, struct ibv_wc *wc) { return ibv_poll_cq(zr_ptr(cq), n, wc); }
 
-static int64_t now_ns(void) {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-// Polls for at most ns nanoseconds: one crossing instead of one for each empty poll.
-int zr_poll_spin(struct ibv_cq *cq, int n, struct ibv_wc *wc, int64_t ns) {
-	int64_t end = 0;
-	for (;;) {
-		for (int i = 0; i < 64; i++) {
-			int k = ibv_poll_cq(cq, n, wc);
-			if (k) return k;
-#if defined(__x86_64__) || defined(__i386__)
-			__builtin_ia32_pause();
-#endif
-		}
-		int64_t t = now_ns();
-		if (!end) end = t + ns;
-		if (t >= end) return 0;
-	}
-}
+int zr_poll_spin(zr_obj cq, int n, struct ibv_wc *wc, int64_t ns) { return zr_spin(zr_ptr(cq), NULL, n, wc, 1, ns); }
 
 static void read_wc(struct ibv_cq_ex *cq, uint64_t have, struct zr_wc_ex *o) {
 	memset(o, 0, sizeof *o);

@@ -60,7 +60,7 @@ static void to_send_wr(struct ibv_send_wr *o, const struct zr_wr *w, struct ibv_
 // struct ibv_send_wr has no fields for these: only the builder posts them.
 static int builder_only(uint32_t op) { return op == 14 /* flush, absent from old headers */ || op == IBV_WR_ATOMIC_WRITE; }
 
-int zr_post_send(struct ibv_qp *qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int *done) {
+static int post_send(struct ibv_qp *qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int *done) {
 	struct ibv_send_wr list[CHUNK], *bad;
 	*done = 0;
 	while (*done < n) {
@@ -110,8 +110,34 @@ static int post_recv(struct ibv_qp *qp, struct ibv_srq *srq, struct zr_recv_wr *
 	return 0;
 }
 
-int zr_post_recv(struct ibv_qp *qp, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done) {
-	return post_recv(qp, NULL, wr, n, sge, done);
+int zr_post_send(zr_obj qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int *done) {
+	return post_send(zr_ptr(qp), wr, n, sge, done);
+}
+
+int zr_post_recv(zr_obj qp, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done) {
+	return post_recv(zr_ptr(qp), NULL, wr, n, sge, done);
+}
+
+// Returns 0, an errno of a post, or minus what the poll returned.
+int zr_exchange(zr_obj qp, zr_obj scq, zr_obj rcq, struct zr_recv_wr *recv, struct ibv_sge *recv_sge, struct zr_wr *send,
+		struct ibv_sge *send_sge, struct ibv_wc *wc, struct zr_exchange *x) {
+	x->recvs = x->sends = x->wcs = 0;
+	x->tick = zr_tick();
+	x->failed = 1;
+	int rc = post_recv(zr_ptr(qp), NULL, recv, x->n_recv, recv_sge, &x->recvs);
+	if (rc) return rc;
+	x->failed = 2;
+	rc = post_send(zr_ptr(qp), send, x->n_send, send_sge, &x->sends);
+	if (rc) return rc;
+	x->failed = 0;
+	if (!x->n_wc) return 0;
+	int k = zr_spin(zr_ptr(scq), zr_ptr(rcq), x->n_wc, wc, x->want, x->spin_ns);
+	if (k >= 0) {
+		x->wcs = k;
+		return 0;
+	}
+	x->failed = 3;
+	return k == -1 ? EIO : -k;
 }
 
 int zr_post_srq_recv(struct ibv_srq *srq, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done) {

@@ -101,6 +101,7 @@ func (x *ctx) atomicWrite() bool {
 }
 
 func (q *qp) Handle() uint64 { return handle(q.o) }
+func (q *qp) obj() C.zr_obj  { return C.zr_obj(uintptr(unsafe.Pointer(q.o))) }
 func (q *qp) QPN() uint32    { return uint32(q.o.qp_num) }
 
 func (q *qp) Close() error {
@@ -136,13 +137,13 @@ func sgePtr(s []p.SGE) *C.struct_ibv_sge {
 
 func (q *qp) PostSend(wr []p.WR, sge []p.SGE) (int, error) {
 	var done C.int
-	n := C.zr_post_send(q.o, (*C.struct_zr_wr)(unsafe.Pointer(unsafe.SliceData(wr))), C.int(len(wr)), sgePtr(sge), &done)
+	n := C.zr_post_send(q.obj(), (*C.struct_zr_wr)(unsafe.Pointer(unsafe.SliceData(wr))), C.int(len(wr)), sgePtr(sge), &done)
 	return int(done), errno(n)
 }
 
 func (q *qp) PostRecv(wr []p.RecvWR, sge []p.SGE) (int, error) {
 	var done C.int
-	n := C.zr_post_recv(q.o, (*C.struct_zr_recv_wr)(unsafe.Pointer(unsafe.SliceData(wr))), C.int(len(wr)), sgePtr(sge), &done)
+	n := C.zr_post_recv(q.obj(), (*C.struct_zr_recv_wr)(unsafe.Pointer(unsafe.SliceData(wr))), C.int(len(wr)), sgePtr(sge), &done)
 	if q.rxe && q.inErr.Load() && !noWorkarounds {
 		// rxe has no doorbell for receives: in ERR nothing would make it look at
 		// the queue again and flush. Entering ERR once more does.

@@ -16,14 +16,14 @@ import (
 
 // WaitEvent is one bounded wait in one crossing; see provider.CQWaiter.
 func (q *cq) WaitEvent(ch p.CompChannel, wc []p.WC, spinNS, napNS int64, w *p.WaitState) (int, error) {
-	var o *C.struct_ibv_comp_channel
+	var o C.zr_obj
 	if c, ok := ch.(*channel); ok {
-		o = c.o
+		o = C.zr_obj(uintptr(unsafe.Pointer(c.o)))
 	}
 	if len(wc) == 0 {
 		return 0, syscall.EINVAL
 	}
-	return polled(C.zr_wait_cq(q.o, o, C.int(len(wc)), (*C.struct_ibv_wc)(unsafe.Pointer(&wc[0])),
+	return polled(C.zr_wait_cq(q.obj(), o, C.int(len(wc)), (*C.struct_ibv_wc)(unsafe.Pointer(&wc[0])),
 		C.int64_t(spinNS), C.int64_t(napNS), (*C.struct_zr_wait)(unsafe.Pointer(w))))
 }
 

@@ -6,15 +6,14 @@
 // One crossing for a whole wait: poll, spin, arm, poll again, sleep on the
 // channel for at most nap_ns, take the event, poll. The limit on the sleep is
 // the way out: the caller looks at its context between calls.
-int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns,
-	       struct zr_wait *w) {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	w->tick = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+int zr_wait_cq(zr_obj q, zr_obj c, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns, struct zr_wait *w) {
+	struct ibv_cq *cq = zr_ptr(q);
+	struct ibv_comp_channel *ch = zr_ptr(c);
+	w->tick = zr_tick();
 	int k = ibv_poll_cq(cq, n, wc);
 	if (k) return k;
 	if (spin_ns > 0) {
-		k = zr_poll_spin(cq, n, wc, spin_ns);
+		k = zr_spin(cq, NULL, n, wc, 1, spin_ns);
 		w->spun = k ? 1 : 2;
 		if (k) return k;
 	}
@@ -36,6 +35,10 @@ int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv
 		uint64_t cookie;
 		int rc = zr_get_cq_event(ch, &cookie);
 		if (rc) return rc == EAGAIN ? 0 : -rc;
+		if (cookie != (uintptr_t)cq->cq_context) {
+			w->other = cookie;
+			return 0;
+		}
 		w->armed = 0;
 		k = ibv_poll_cq(cq, n, wc);
 		if (k) return k;

@@ -38,6 +38,12 @@ static inline int zr_errno(void) { return errno ? errno : EIO; }
 // For calls that return 0 or -1 with errno.
 static inline int zr_ret(int rc) { return rc == 0 ? 0 : (rc > 0 ? rc : zr_errno()); }
 
+// An object of the library in the calls of the data path: a C pointer as a
+// number, which spares cgo's search for Go pointers behind it, a quarter of the
+// cost of a crossing.
+typedef uintptr_t zr_obj;
+static inline void *zr_ptr(zr_obj o) { return (void *)o; }
+
 // A send work request. Kept in step with provider.WR.
 struct zr_wr {
 	uint64_t id, remote_addr, compare_add, swap;
@@ -107,18 +113,21 @@ int zr_create_cq(struct ibv_context *c, int cqe, uint64_t cookie, struct ibv_com
 int zr_create_cq_ex(struct ibv_context *c, uint32_t cqe, uint64_t cookie, struct ibv_comp_channel *ch, uint32_t vec,
 		    uint64_t wc_flags, uint32_t comp_mask, uint32_t flags, struct ibv_pd *pd, struct ibv_cq **out);
 int zr_get_cq_event(struct ibv_comp_channel *ch, uint64_t *cookie);
-int zr_poll_cq(struct ibv_cq *cq, int n, struct ibv_wc *wc);
-int zr_poll_spin(struct ibv_cq *cq, int n, struct ibv_wc *wc, int64_t ns);
+int zr_poll_cq(zr_obj cq, int n, struct ibv_wc *wc);
+int zr_poll_spin(zr_obj cq, int n, struct ibv_wc *wc, int64_t ns);
 int zr_poll_cq_ex(struct ibv_cq *cq, int n, struct zr_wc_ex *wc, uint64_t wc_flags, int one_by_one);
 int zr_modify_cq(struct ibv_cq *cq, uint16_t count, uint16_t period);
+// spin.c
+int64_t zr_tick(void);  // the coarse clock in ns: no system call, a few ns
+int zr_spin(struct ibv_cq *a, struct ibv_cq *b, int n, struct ibv_wc *wc, int want, int64_t ns);
 // wait.c
 struct zr_wait {
 	int32_t armed;  // an event was asked for and not taken yet
 	int32_t spun;   // 1: the spin found a completion, 2: in vain
 	int64_t tick;   // CLOCK_MONOTONIC_COARSE at the start, in ns
+	uint64_t other; // cookie of another queue whose event was taken, or 0
 };
-int zr_wait_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns,
-	       struct zr_wait *w);
+int zr_wait_cq(zr_obj cq, zr_obj ch, int n, struct ibv_wc *wc, int64_t spin_ns, int64_t nap_ns, struct zr_wait *w);
 
 // qp.c
 int zr_create_qp(struct ibv_context *c, struct ibv_pd *pd, struct ibv_cq *scq, struct ibv_cq *rcq, struct ibv_srq *srq,
@@ -130,9 +139,19 @@ int zr_create_srq_ex(struct ibv_context *c, struct ibv_pd *pd, struct ibv_xrcd *
 		     struct ibv_srq_attr *a, uint32_t type, uint32_t tags, uint32_t ops, struct ibv_srq **out);
 
 // post.c: each returns an errno and stores in *done how many were posted.
-int zr_post_send(struct ibv_qp *qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int *done);
-int zr_post_recv(struct ibv_qp *qp, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done);
+int zr_post_send(zr_obj qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int *done);
+int zr_post_recv(zr_obj qp, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done);
 int zr_post_srq_recv(struct ibv_srq *srq, struct zr_recv_wr *wr, int n, struct ibv_sge *sge, int *done);
+// Posts receives, then sends, then polls for want completions of either queue.
+struct zr_exchange {
+	int64_t spin_ns;
+	int32_t n_recv, n_send, n_wc, want;
+	int32_t recvs, sends, wcs;  // how many were posted, and polled
+	int32_t failed;             // which step: 1 receives, 2 sends, 3 the poll
+	int64_t tick;               // CLOCK_MONOTONIC_COARSE, in ns
+};
+int zr_exchange(zr_obj qp, zr_obj scq, zr_obj rcq, struct zr_recv_wr *recv, struct ibv_sge *recv_sge, struct zr_wr *send,
+		struct ibv_sge *send_sge, struct ibv_wc *wc, struct zr_exchange *x);
 // builder.c: all or nothing. bad is the index of the request that was refused.
 int zr_wr_post(struct ibv_qp *qp, struct zr_wr *wr, int n, struct ibv_sge *sge, int dry, int sge_bug, int *bad);
 

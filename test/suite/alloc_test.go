@@ -78,6 +78,24 @@ func TestAllocs(t *testing.T) {
 				}
 			}
 		},
+		"Exchange": func() {
+			x := verbs.Exchange{Recv: recv, Send: send, WC: wc[:], Want: 1, SpinNS: 1e9}
+			if _, err := p.b.PostRecv(recv); err != nil {
+				fail("PostRecv", err)
+			}
+			if err := p.a.Exchange(&x); err != nil || x.N == 0 {
+				fail("Exchange", err)
+			}
+			one(p.b.RecvCQ())
+			// The receive that it posted is used up by a message from b.
+			post(p.b, send)
+			one(p.b.SendCQ())
+			for x.Recv, x.Send, x.N = nil, nil, 0; x.N == 0; {
+				if err := p.a.Exchange(&x); err != nil {
+					fail("Exchange", err)
+				}
+			}
+		},
 		"PollEx": func() {
 			post(px.a, wr)
 			for {
