@@ -227,6 +227,13 @@ func (q *cq) look() {
 	}
 }
 
+// idle tells the links that who polled them goes to sleep.
+func (n *node) idle() {
+	for _, l := range n.links {
+		l.Idle()
+	}
+}
+
 // Poll takes completions; when there are none it looks for packets first.
 //
 // Verb: ibv_poll_cq(3).

@@ -11,6 +11,7 @@ import (
 // compChannel is a completion channel: a queue of events, one for each arming
 // that came true.
 type compChannel struct {
+	n    *node
 	turn chan struct{} // one Get at a time waits
 	wake chan struct{} // holds a token when something changed; only the Get whose turn it is takes it
 
@@ -25,10 +26,10 @@ var _ provider.CompChannel = (*compChannel)(nil)
 // CreateCompChannel makes a completion channel.
 //
 // Verb: ibv_create_comp_channel(3).
-func (c *devCtx) CreateCompChannel() (provider.CompChannel, error) { return newCompChannel(), nil }
+func (c *devCtx) CreateCompChannel() (provider.CompChannel, error) { return newCompChannel(c.n), nil }
 
-func newCompChannel() *compChannel {
-	return &compChannel{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+func newCompChannel(n *node) *compChannel {
+	return &compChannel{n: n, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 }
 
 // change alters the state and wakes the waiter.
@@ -112,6 +113,7 @@ func (ch *compChannel) Get(ctx context.Context) (uint64, error) {
 		if e != syscall.EAGAIN {
 			return 0, e
 		}
+		ch.n.idle()
 		select {
 		case <-ch.wake:
 		case <-ctx.Done():

@@ -40,7 +40,7 @@ func result(t *testing.T, r chan getResult) getResult {
 
 func TestChannelEnds(t *testing.T) {
 	bg := context.Background()
-	ch := newCompChannel()
+	ch := newCompChannel(&node{})
 	_, err := ch.TryGet()
 	require.Equal(t, syscall.EAGAIN, err)
 
@@ -83,7 +83,7 @@ func TestChannelEnds(t *testing.T) {
 
 // One that waits for its turn honours its context, and events go to whoever waits.
 func TestChannelTurns(t *testing.T) {
-	ch := newCompChannel()
+	ch := newCompChannel(&node{})
 	q := newCQ(t, objects(false), provider.CQInit{CQE: 64, Cookie: 9, Channel: ch})
 	first := get(context.Background(), ch)
 	for len(ch.turn) == 0 {
@@ -105,7 +105,7 @@ func TestChannelTurns(t *testing.T) {
 // Events of a queue that closed are gone, those of others stay in order.
 func TestChannelForgets(t *testing.T) {
 	c := objects(false)
-	ch := newCompChannel()
+	ch := newCompChannel(&node{})
 	var qs [3]*cq
 	for i := range qs {
 		qs[i] = newCQ(t, c, provider.CQInit{CQE: 8, Cookie: uint64(i), Channel: ch})
@@ -134,7 +134,7 @@ func TestChannelForgets(t *testing.T) {
 // Queues close while completions come and somebody waits.
 func TestChannelCloseRace(t *testing.T) {
 	c := objects(false)
-	ch := newCompChannel()
+	ch := newCompChannel(&node{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {

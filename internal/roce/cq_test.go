@@ -124,7 +124,7 @@ func TestCQOrder(t *testing.T) {
 
 func TestCQOverflow(t *testing.T) {
 	c := objects(false)
-	ch := newCompChannel()
+	ch := newCompChannel(&node{})
 	q := newCQ(t, c, provider.CQInit{CQE: 3, Cookie: 77, Channel: ch})
 	for i := range uint64(3) {
 		q.add(i, 1)
@@ -244,7 +244,7 @@ func TestCQArming(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := objects(false)
-			ch := newCompChannel()
+			ch := newCompChannel(&node{})
 			q := newCQ(t, c, provider.CQInit{CQE: 7, Cookie: 5, Channel: ch})
 			q.push(ok, true) // it is there already: no event
 			for _, s := range tt.arm {
@@ -275,7 +275,7 @@ func TestCQArming(t *testing.T) {
 func TestCQArmRace(t *testing.T) {
 	const queues, each = 3, 3000
 	c := objects(false)
-	ch := newCompChannel()
+	ch := newCompChannel(&node{})
 	var qs [queues]*cq
 	for i := range qs {
 		qs[i] = newCQ(t, c, provider.CQInit{CQE: 64, Cookie: uint64(i), Channel: ch})
@@ -327,7 +327,7 @@ func TestCQArmRace(t *testing.T) {
 
 func TestWaitEvent(t *testing.T) {
 	c := objects(false)
-	ch := newCompChannel()
+	ch := newCompChannel(&node{})
 	q := newCQ(t, c, provider.CQInit{CQE: 64, Cookie: 3, Channel: ch})
 	var wc [2]provider.WC
 	var w provider.WaitState
