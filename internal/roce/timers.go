@@ -96,8 +96,18 @@ func (n *node) arm(now int64) {
 	}
 }
 
-// onTimer acts on the deadlines that have come and goes on sending.
+// drainRounds bounds what onTimer reads.
+const drainRounds = 16
+
+// onTimer acts on the deadlines that have come and goes on sending. What has
+// arrived counts first: on a busy machine answers lie in the socket while the
+// timer that waits for them runs out, and sending all again makes it no better.
 func (n *node) onTimer() {
+	for range drainRounds {
+		if n.progress() == 0 {
+			break
+		}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t := &n.timers
