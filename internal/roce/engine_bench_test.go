@@ -50,8 +50,7 @@ func bulk(b *testing.B, op provider.WROpcode) {
 				got += k
 			}
 		}
-		s := x.ctx.n.Counters()
-		_ = s
+		b.Logf("%+v %+v; %+v", x.ctx.n.Counters().RC, y.ctx.n.Counters().RC, y.ctx.n.links[0].Stats())
 	})
 }
 

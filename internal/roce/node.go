@@ -9,6 +9,7 @@ import (
 	"github.com/zrdma/zrdma/internal/provider"
 	"github.com/zrdma/zrdma/internal/roce/cm"
 	"github.com/zrdma/zrdma/internal/roce/link"
+	"github.com/zrdma/zrdma/internal/roce/rc"
 	"github.com/zrdma/zrdma/internal/roce/wire"
 )
 
@@ -66,6 +67,8 @@ type Counters struct {
 	OutOfOrder uint64 // UC: packets of a message that lost one
 	BadWrite   uint64 // UC: a WRITE that the memory does not grant
 	MADDropped uint64 // management datagrams nobody took in time
+
+	RC rc.Stats
 }
 
 // Counters gives the counts of the device.

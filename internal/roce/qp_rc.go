@@ -13,9 +13,14 @@ type rcEngine struct {
 	t *rc.QP
 }
 
+// probeAfter is how long a peer may be silent, in nanoseconds, before it is asked
+// whether something was lost: long for a network, short for an ACK timeout.
+const probeAfter = 4_000_000
+
 func newRC(q *qp) *rcEngine {
 	e := &rcEngine{qp: q}
-	cfg := rc.Config{QPN: q.num, Cap: q.cap, SQSigAll: q.sigAll, Mem: q.n.mem.view(q.pd, q.num), Sink: e, PKey: defaultPKey}
+	cfg := rc.Config{QPN: q.num, Cap: q.cap, SQSigAll: q.sigAll, Mem: q.n.mem.view(q.pd, q.num), Sink: e, PKey: defaultPKey,
+		Probe: probeAfter, Stats: &q.n.stat.RC}
 	if q.srq != nil {
 		cfg.SRQ = q.srq
 	}

@@ -118,7 +118,7 @@ func TestTimeoutsRunOut(t *testing.T) {
 		n.a.post(2, provider.WRSend, make([]byte, 10), 0, 0, nil)
 		n.run()
 		require.Equal(t, []provider.WCStatus{provider.WCRetryExcErr, provider.WCWRFlushErr}, status(n.a.sends))
-		require.Equal(t, 2*(1+int(retry)), n.a.sent[wire.RCSendOnly], "7 is seven")
+		require.Equal(t, 2+int(retry), n.a.sent[wire.RCSendOnly], "7 is seven, and one packet each time")
 		require.Equal(t, (1+int64(retry))*ackTimeout(14), n.now)
 		require.Zero(t, n.a.qp.NextDeadline())
 	}

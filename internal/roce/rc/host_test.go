@@ -149,6 +149,7 @@ func (h *host) Event(e provider.EventType) { h.events = append(h.events, e) }
 type params struct {
 	mtu        provider.MTU
 	window     int
+	probe      int64
 	psn        [2]uint32
 	maxRd      uint8
 	timeout    uint8
@@ -168,7 +169,7 @@ func defaults() params {
 // connect makes two QPs in RTS.
 func connect(t testing.TB, p params, a, b *host) {
 	for i, h := range []*host{a, b} {
-		h.qp = New(Config{QPN: uint32(10 + i), Cap: p.cap, Mem: h, Sink: h, Window: p.window, SQSigAll: p.sqSigAll})
+		h.qp = New(Config{QPN: uint32(10 + i), Cap: p.cap, Mem: h, Sink: h, Window: p.window, Probe: p.probe, SQSigAll: p.sqSigAll})
 		rts(t, h.qp, p, uint32(11-i), p.psn[i], p.psn[1-i])
 	}
 }

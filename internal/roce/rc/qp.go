@@ -23,8 +23,13 @@ type Config struct {
 	Sink     Sink
 	SRQ      RecvSource // nil for a receive queue of its own
 	Window   int        // packets in flight at most; 0 is 256
+	Probe    int64      // ns of silence after which the peer is asked, and twice that, ...; 0: not before the ACK timeout
+	Stats    *Stats     // what to count in, shared by many; nil: nothing
 	PKey     uint16     // 0 is 0xffff
 }
+
+// maxProbes bounds how often a silent peer is asked before its time.
+const maxProbes = 4
 
 // maxRd bounds max_dest_rd_atomic, and with it the responder's memory.
 const maxRd = 128
@@ -50,13 +55,13 @@ type QP struct {
 	asyncSQD bool
 	sqdDone  bool // SQD has been reported drained
 	attr     provider.QPAttr
-	window   int64
+	win      window
 	chunk    int64 // packets of one READ request
-	ackEvery int64
 	commEst  bool
 
-	req  requester
-	resp responder
+	req   requester
+	resp  responder
+	stats *Stats
 
 	// Scratch that would escape as locals.
 	pkt  wire.Packet
@@ -74,8 +79,12 @@ func New(cfg Config) *QP {
 	}
 	cfg.Cap.MaxSendWR, cfg.Cap.MaxRecvWR = max(cfg.Cap.MaxSendWR, 1), max(cfg.Cap.MaxRecvWR, 1)
 	cfg.Cap.MaxSendSGE, cfg.Cap.MaxRecvSGE = max(cfg.Cap.MaxSendSGE, 1), max(cfg.Cap.MaxRecvSGE, 1)
-	q := &QP{cfg: cfg, mem: cfg.Mem, sink: cfg.Sink, pkey: cfg.PKey, window: int64(cfg.Window)}
-	q.chunk, q.ackEvery = max(q.window/2, 1), max(q.window/4, 1)
+	q := &QP{cfg: cfg, mem: cfg.Mem, sink: cfg.Sink, pkey: cfg.PKey, stats: cfg.Stats}
+	if q.stats == nil {
+		q.stats = new(Stats)
+	}
+	q.win.init(int64(cfg.Window))
+	q.chunk = max(q.win.most/2, 1)
 	if cfg.SRQ == nil {
 		q.rq = NewRecvQueue(int(cfg.Cap.MaxRecvWR), int(cfg.Cap.MaxRecvSGE))
 	}

@@ -9,7 +9,7 @@ import (
 func (q *QP) pumpRequests(now int64, budget int) int {
 	r := &q.req
 	sent := 0
-	for sent < budget && r.cur != r.tail && r.rnrUntil == 0 {
+	for sent < budget && r.cur != r.tail && r.rnrUntil == 0 && !(r.probing && r.nxt > r.una) {
 		if q.state != provider.QPSRTS && q.state != provider.QPSSQD {
 			break
 		}
@@ -40,9 +40,7 @@ func (q *QP) pumpRequests(now int64, budget int) int {
 		if r.nxt == w.end() {
 			r.cur++
 		}
-		if r.ackDeadline == 0 && q.timeout != 0 {
-			r.ackDeadline = now + q.timeout
-		}
+		q.startTimers(now)
 	}
 	q.checkSQD()
 	return sent
@@ -106,7 +104,7 @@ func (q *QP) sendOne(w *request) bool {
 		}
 		k = q.pieceEnd(w, r.nxt) - r.nxt
 	}
-	if r.nxt != r.una && r.nxt-r.una+k > q.window {
+	if r.nxt != r.una && r.nxt-r.una+k > q.win.now {
 		return false
 	}
 	p := &q.pkt
@@ -132,7 +130,7 @@ func (q *QP) sendOne(w *request) bool {
 			return true
 		}
 		q.dataHeader(p, w, off == 0, off == w.npsn-1)
-		p.AckReq = off == w.npsn-1 || r.nxt+1-r.asked >= q.ackEvery
+		p.AckReq = off == w.npsn-1 || r.nxt+1-r.asked >= q.win.ackEvery() || r.nxt+1-r.una >= q.win.now || r.probing
 	}
 	if rd {
 		r.rdOut++

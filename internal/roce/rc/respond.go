@@ -62,10 +62,12 @@ func (q *QP) request(p *wire.Packet) {
 	switch {
 	case x > r.epsn:
 		if !r.nakSent {
+			q.stats.Gaps++
 			r.nakSent, r.nakDue, r.nakPSN = true, synSeq, r.epsn
 		}
 		return
 	case x < r.epsn:
+		q.stats.Repeats++
 		q.duplicate(x, p)
 		return
 	}

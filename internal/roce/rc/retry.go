@@ -6,17 +6,28 @@ import "github.com/zrdma/zrdma/internal/provider"
 func (q *QP) goBack() {
 	r := &q.req
 	r.nxt, r.cur, r.asked, r.rdOut, r.ackDeadline = r.una, r.head, r.una, 0, 0
+	r.probing, r.probeAt = false, 0
 }
 
-// retry goes back, or gives up when that was done often enough without progress.
-func (q *QP) retry() {
+// probe goes back, but sends one packet, or asks for one piece of a READ, and
+// waits for the answer: silence may mean that the peer is slow, and then all else
+// has arrived. See progress.
+func (q *QP) probe() {
+	r := &q.req
+	q.goBack()
+	r.probing, r.probeHigh = true, r.high
+}
+
+// retry says whether to go back once more; it gives up when that was done often
+// enough without progress.
+func (q *QP) retry() bool {
 	r := &q.req
 	if r.retries >= q.retryCnt {
 		q.failHead(provider.WCRetryExcErr)
-		return
+		return false
 	}
 	r.retries++
-	q.goBack()
+	return true
 }
 
 // lost acts on the peer's word that the packet at una, or its response, is lost.
@@ -25,7 +36,11 @@ func (q *QP) lost() {
 		return
 	}
 	q.req.goneBack = true
-	q.retry()
+	q.stats.NAKs++
+	q.win.lost()
+	if q.retry() {
+		q.goBack()
+	}
 }
 
 // progress follows una having moved from before.
@@ -34,12 +49,20 @@ func (q *QP) progress(now, before int64) {
 	if r.una == before || q.state == provider.QPSErr {
 		return
 	}
+	q.win.grew(r.una - before)
 	r.retries, r.rnrTries, r.goneBack, r.rnrUntil, r.ackDeadline = 0, 0, false, 0, 0
+	r.probeAt, r.probes = 0, 0
+	if r.probing && r.una >= r.nxt {
+		r.probing = false
+		if r.una == r.nxt && r.una < r.probeHigh { // what was sent before the probe is not there
+			q.win.lost()
+		}
+	}
 	if r.una > r.nxt { // a late answer overtook the new pass; cur is at head then
 		r.nxt, r.asked = r.una, max(r.asked, r.una)
 	}
-	if r.una < r.nxt && q.timeout != 0 {
-		r.ackDeadline = now + q.timeout
+	if r.una < r.nxt {
+		q.startTimers(now)
 	}
 	q.checkSQD()
 }
@@ -55,29 +78,61 @@ func (q *QP) rnr(now int64, code uint8) {
 		return
 	}
 	r.rnrTries++
+	q.stats.RNRs++
 	r.retries, r.goneBack = 0, true
 	q.goBack()
 	r.rnrUntil = now + rnrMicros[code&31]*1000
 }
 
+// startTimers sets the timers that do not run.
+func (q *QP) startTimers(now int64) {
+	r := &q.req
+	if r.ackDeadline == 0 && q.timeout != 0 {
+		r.ackDeadline = now + q.timeout
+	}
+	if wait := q.cfg.Probe << r.probes; r.probeAt == 0 && q.cfg.Probe > 0 && r.probes < maxProbes && (q.timeout == 0 || 2*wait <= q.timeout) {
+		r.probeAt = now + wait
+	}
+}
+
 // NextDeadline is when Tick wants to be called, 0 for never.
 func (q *QP) NextDeadline() int64 {
-	if q.req.rnrUntil != 0 {
-		return q.req.rnrUntil
+	r := &q.req
+	switch {
+	case r.rnrUntil != 0:
+		return r.rnrUntil
+	case r.probeAt != 0 && (r.ackDeadline == 0 || r.probeAt < r.ackDeadline):
+		return r.probeAt
 	}
-	return q.req.ackDeadline
+	return r.ackDeadline
 }
 
 // Tick acts on timers that ran out; Pump then sends.
 func (q *QP) Tick(now int64) {
 	r := &q.req
-	if r.rnrUntil != 0 && now >= r.rnrUntil {
-		r.rnrUntil, r.goneBack = 0, false
+	if r.rnrUntil != 0 {
+		if now >= r.rnrUntil {
+			r.rnrUntil, r.goneBack = 0, false
+		}
+		return
 	}
-	if r.ackDeadline != 0 && now >= r.ackDeadline {
-		r.ackDeadline, r.goneBack = 0, false
+	switch {
+	case r.ackDeadline != 0 && now >= r.ackDeadline:
+		r.ackDeadline, r.probeAt, r.goneBack = 0, 0, false
 		if r.una < r.high {
-			q.retry()
+			q.stats.Timeouts++
+			if q.retry() {
+				q.probe()
+			}
+		}
+	case r.probeAt != 0 && now >= r.probeAt:
+		r.probeAt = 0
+		if r.una < r.high {
+			r.probes++
+			q.stats.Probes++
+			d := r.ackDeadline // goes on: this is no retry
+			q.probe()
+			r.ackDeadline = d
 		}
 	}
 }

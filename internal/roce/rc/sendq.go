@@ -40,6 +40,10 @@ type requester struct {
 	retries     int   // go-backs since una moved
 	rnrTries    int   // RNR NAKs since una moved
 	ackDeadline int64 // 0: not armed
+	probeAt     int64 // likewise; before ackDeadline, and not counted as a retry
+	probes      int   // since una moved
+	probing     bool  // only one packet, or piece of a READ, is sent until una moves past it
+	probeHigh   int64 // high when that began
 	rnrUntil    int64 // 0: not waiting
 
 	orig [8]byte // an atomic response on its way to memory
@@ -61,7 +65,7 @@ func (r *requester) clear() {
 	*r = requester{ring: r.ring, una: psnBase, nxt: psnBase, high: psnBase, asked: psnBase}
 }
 
-func (r *requester) stopTimers() { r.ackDeadline, r.rnrUntil = 0, 0 }
+func (r *requester) stopTimers() { r.ackDeadline, r.probeAt, r.rnrUntil = 0, 0, 0 }
 
 // CheckSend says whether PostSend would take a request, were there room.
 func (q *QP) CheckSend(wr *provider.WR, sge []provider.SGE) error {

@@ -266,6 +266,7 @@ func simulate(t testing.TB, seed uint64) (packets int) {
 	p.maxRd = uint8(1 + r.IntN(16))
 	p.minRNR = uint8(1 + r.IntN(16))
 	p.timeout = uint8(8 + r.IntN(8))
+	p.probe = []int64{0, 50_000, 500_000, 5_000_000}[r.IntN(4)]
 	n := newNet(t, p)
 	n.r, n.small = r, r.IntN(2) == 0
 	if r.IntN(4) > 0 {

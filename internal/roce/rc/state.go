@@ -78,7 +78,8 @@ func (q *QP) set(a *provider.QPAttr, mask provider.QPAttrMask) {
 		q.attr.PKeyIndex = a.PKeyIndex
 	}
 	if has(provider.QPAttrPathMTU) {
-		q.mtu, q.attr.PathMTU = 128<<a.PathMTU, a.PathMTU
+		q.setMTU(128 << a.PathMTU)
+		q.attr.PathMTU = a.PathMTU
 	}
 	if has(provider.QPAttrDestQPN) {
 		q.destQPN, q.attr.DestQPN = a.DestQPN&wire.PSNMask, a.DestQPN
@@ -118,6 +119,7 @@ func (q *QP) set(a *provider.QPAttr, mask provider.QPAttrMask) {
 func (q *QP) reset() {
 	q.state, q.commEst, q.sqdDone = provider.QPSReset, false, false
 	q.req.clear()
+	q.win.init(q.win.most)
 	q.resp.clear()
 	if q.rq != nil {
 		q.rq.Clear()

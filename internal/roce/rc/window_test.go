@@ -1,0 +1,96 @@
+package rc
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/zrdma/zrdma/internal/provider"
+	"github.com/zrdma/zrdma/internal/roce/wire"
+)
+
+func TestWindowGrowsAndHalves(t *testing.T) {
+	var w window
+	w.init(256)
+	for _, want := range []int64{64, 128, 256, 256} {
+		w.grew(w.now)
+		require.Equal(t, want, w.now)
+	}
+	w.lost()
+	require.Equal(t, int64(128), w.now)
+	w.grew(127)
+	require.Equal(t, int64(128), w.now, "a whole window makes a step")
+	w.grew(1)
+	require.Equal(t, int64(128+windowStep), w.now)
+	for range 10 {
+		w.lost()
+	}
+	require.Equal(t, int64(windowLeast), w.now)
+	w.init(3)
+	w.lost()
+	require.Equal(t, int64(3), w.now, "never above what is allowed")
+}
+
+func TestLossHalvesTheWindow(t *testing.T) {
+	p := defaults()
+	p.window = 256
+	n := newNet(t, p)
+	key, base := n.b.reg(make([]byte, 300<<10), allAccess)
+	n.a.post(1, provider.WRRDMAWrite, make([]byte, 300<<10), base, key, nil)
+	lost := false
+	n.filter = func(h *host, q *wire.Packet) bool {
+		if h == n.a && q.PSN == 7+5 && !lost {
+			lost = true
+			return false
+		}
+		return true
+	}
+	require.Equal(t, windowStart, n.a.qp.Pump(0, 1000))
+	n.run()
+	require.Equal(t, []provider.WCStatus{0}, status(n.a.sends))
+	require.Equal(t, Stats{NAKs: 1}, *n.a.qp.stats)
+	require.Equal(t, uint64(1), n.b.qp.stats.Gaps)
+	require.Less(t, n.a.qp.win.now, int64(256), "it does not double any more")
+}
+
+// TestProbe loses the end of a burst, which nothing that follows can show.
+func TestProbe(t *testing.T) {
+	for _, op := range []provider.WROpcode{provider.WRRDMAWrite, provider.WRRDMARead} {
+		p := defaults()
+		p.window, p.probe = 256, 1_000_000
+		n := newNet(t, p)
+		key, base := n.b.reg(make([]byte, 30<<10), allAccess)
+		n.a.post(1, op, make([]byte, 30<<10), base, key, nil)
+		seen := map[uint32]bool{}
+		n.filter = func(h *host, q *wire.Packet) bool {
+			if (h == n.a) == (op == provider.WRRDMARead) || q.PSN < 7+20 || seen[q.PSN] {
+				return true
+			}
+			seen[q.PSN] = true
+			return false
+		}
+		n.run()
+		require.Equal(t, []provider.WCStatus{0}, status(n.a.sends))
+		require.Equal(t, uint64(1), n.a.qp.stats.Probes, "%v", op)
+		require.Zero(t, n.a.qp.stats.Timeouts)
+		require.Less(t, n.now, ackTimeout(14))
+		require.LessOrEqual(t, n.packets, 30+10+10, "%v: the rest once more, no more than that", op)
+	}
+}
+
+// TestSlowPeerIsNotLoss delays every answer until after the probe: one packet is
+// sent for nothing, and the window stays.
+func TestSlowPeerIsNotLoss(t *testing.T) {
+	p := defaults()
+	p.window, p.probe = 256, 1_000_000
+	n := newNet(t, p)
+	key, base := n.b.reg(make([]byte, 20<<10), allAccess)
+	n.a.post(1, provider.WRRDMAWrite, make([]byte, 20<<10), base, key, nil)
+	slow := true
+	n.filter = func(h *host, q *wire.Packet) bool { return h == n.a || !slow }
+	n.after(1_500_000, func() { slow = false })
+	n.run()
+	require.Equal(t, []provider.WCStatus{0}, status(n.a.sends))
+	require.Equal(t, 0, int(n.a.qp.stats.Timeouts))
+	require.Equal(t, int64(windowStart+20), n.a.qp.win.now)
+	require.LessOrEqual(t, n.packets, 20+20+5)
+}
