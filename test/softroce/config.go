@@ -21,6 +21,9 @@ type Config struct {
 	// Rxe is how many cards and rxe devices a VM has; default 1. Device k sits
 	// on eth<k>, in a network of its own: Hub(k), 10.<77+k>.0.0/24, fd<77+k>::/64.
 	Rxe int
+	// NoRxe are hosts whose kernel does without rdma_rxe: cards, no rxe devices,
+	// and UDP port 4791 is free for a RoCEv2 device of userspace.
+	NoRxe []int
 	// Kernel says which kernel to boot. Default: see kernel.Config.
 	Kernel kernel.Config
 	// Accel is "kvm", "tcg" or "", which tries KVM and remembers the answer.
@@ -83,6 +86,9 @@ func (c Config) check() error {
 		inRange("MTU", c.MTU, 1280, 9000), // 1280: IPv6 needs it
 		inRange("Rxe", c.Rxe, 1, 4),
 	)
+	for _, h := range c.NoRxe {
+		err = errors.Join(err, inRange("NoRxe", h, 0, c.Hosts-1))
+	}
 	if c.Accel != "" && c.Accel != "kvm" && c.Accel != "tcg" {
 		err = errors.Join(err, fmt.Errorf("accelerator (Accel) is %q, not kvm or tcg", c.Accel))
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/zrdma/zrdma/test/softroce/internal/cpio"
 	"github.com/zrdma/zrdma/test/softroce/internal/guest"
@@ -77,6 +78,10 @@ func newInitrd(ctx context.Context, k *kernel.Kernel, initFile string) (*initrd,
 // forHost returns a second archive, to be put behind the shared one.
 func (rd *initrd) forHost(g guest.Config) ([]byte, error) {
 	g.Modules, g.ModulesDir, g.Release = rd.modules, rd.kernel.Modules, rd.kernel.Release
+	if !slices.ContainsFunc(g.NICs, func(n guest.NIC) bool { return n.Rxe != "" }) {
+		// Once loaded it has the port, with or without a device.
+		g.Modules = slices.DeleteFunc(slices.Clone(g.Modules), func(f string) bool { return filepath.Base(f) == "rdma_rxe.ko" })
+	}
 	conf, err := json.Marshal(g)
 	if err != nil {
 		return nil, err

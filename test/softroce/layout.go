@@ -2,6 +2,7 @@ package softroce
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/zrdma/zrdma/test/softroce/internal/guest"
 )
@@ -19,11 +20,14 @@ func mac(host, card int) string { return fmt.Sprintf("52:54:00:77:%02x:%02x", ca
 func guestConfig(cfg Config, host int) guest.Config {
 	g := guest.Config{Hostname: hostName(host)}
 	for card := range cfg.Rxe {
-		g.NICs = append(g.NICs, guest.NIC{
+		n := guest.NIC{
 			MAC: mac(host, card), Name: fmt.Sprintf("eth%d", card), MTU: cfg.MTU,
 			Addrs: []string{ipv4(host, card) + "/24", ipv6(host, card) + "/64"},
-			Rxe:   fmt.Sprintf("rxe%d", card),
-		})
+		}
+		if !slices.Contains(cfg.NoRxe, host) {
+			n.Rxe = fmt.Sprintf("rxe%d", card)
+		}
+		g.NICs = append(g.NICs, n)
 	}
 	for h := range cfg.Hosts {
 		for card := range cfg.Rxe {

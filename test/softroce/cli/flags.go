@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +50,11 @@ func parseRun(args []string) (*runFlags, []string, error) {
 	fs.IntVar(&r.cfg.MemoryMiB, "memory", 2048, "memory of each VM, in `MiB`")
 	fs.IntVar(&r.cfg.MTU, "mtu", 4200, "of the network cards")
 	fs.IntVar(&r.cfg.Rxe, "rxe", 1, "network cards and rxe devices of each VM, each on a network of its own")
+	fs.Func("no-rxe", "a `host`, by number, without rdma_rxe: cards only, and UDP port 4791 is free; may be repeated", func(s string) error {
+		h, err := strconv.Atoi(s)
+		r.cfg.NoRxe = append(r.cfg.NoRxe, h)
+		return err
+	})
 	fs.StringVar(&r.cfg.Accel, "accel", "", "kvm or tcg; default: try KVM, remember the answer")
 	fs.StringVar(&r.cfg.Init, "init", os.Getenv("SOFTROCE_INIT"), "a prebuilt guest init `file`; default $SOFTROCE_INIT, else built with the go tool")
 	fs.StringVar(&r.cfg.Pcap, "pcap", "", "write the frames between the hosts to this `file`")

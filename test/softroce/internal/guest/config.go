@@ -29,7 +29,7 @@ type NIC struct {
 	Name  string   // eth0
 	MTU   int      //
 	Addrs []string // CIDR
-	Rxe   string   // rxe0
+	Rxe   string   // rxe0; empty for none
 }
 
 // Name is one line of /etc/hosts.

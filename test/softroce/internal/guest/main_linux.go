@@ -85,7 +85,9 @@ func boot() error {
 func superviseAgent(t *timings, cfg Config) error {
 	var devices []string
 	for _, n := range cfg.NICs {
-		devices = append(devices, n.Rxe)
+		if n.Rxe != "" {
+			devices = append(devices, n.Rxe)
+		}
 	}
 	handover, err := json.Marshal(handover{Steps: t.steps, Devices: devices})
 	if err != nil {

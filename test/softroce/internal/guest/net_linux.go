@@ -31,6 +31,12 @@ func setupNet(nics []NIC) error {
 		}
 	}
 	for _, n := range nics {
+		if n.Rxe == "" {
+			if err := waitLink(n); err != nil {
+				return fmt.Errorf("%s: %w", n.Name, err)
+			}
+			continue
+		}
 		if err := netlink.RdmaLinkAdd(n.Rxe, "rxe", n.Name); err != nil {
 			return fmt.Errorf("add %s on %s: %w", n.Rxe, n.Name, err)
 		}
@@ -112,6 +118,16 @@ func linkSettled(name string) bool {
 		}
 	}
 	return false
+}
+
+// waitLink waits until a card without rxe is ready.
+func waitLink(n NIC) error {
+	for end := time.Now().Add(patience); !linkSettled(n.Name); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			return errors.New("not ready: no carrier, or no link-local address")
+		}
+	}
+	return nil
 }
 
 // waitRxe waits until the port is active and every address has its GID: the
