@@ -1,6 +1,6 @@
-# A laptop and CI run the same targets. `make demo` and `make test` install what
-# they lack (with apt when root; else they print the command).
-.PHONY: all deps bin demo test unit rxe check bench coverage clean
+# A laptop and CI run the same targets. `make demo` needs Go alone; the others
+# install what they lack (with apt when root; else they print the command).
+.PHONY: all deps bin demo demo-vm test unit soft rxe check bench coverage clean
 TOOL = go tool -modfile=tools/go.mod
 
 all: check test
@@ -18,15 +18,24 @@ bin/door: bin
 	go test -c -gcflags=all=-d=checkptr -o bin/suite-checkptr.test ./test/suite
 	go test -c -asan -o bin/suite-asan.test ./test/suite
 
-demo: bin
+# The ping on a device of this machine, or else on the software device.
+demo:
 	@sh scripts/demo.sh
 
-test: unit rxe
+# The ping on the kernel's Soft-RoCE in a VM.
+demo-vm: bin
+	bin/softroce run -- bin/zrdma ping --loopback --count 200 --size 4096
+
+test: unit soft rxe
 
 # Everything that needs no device, with the race detector.
 unit: deps
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 5m $$(go list ./... | grep -v /test/suite)
 	go test -run TestEveryCaseIsThere ./test/suite
+
+# The verbs suite on the software device, over UDP and in memory.
+soft: deps
+	@sh scripts/soft.sh
 
 # The kernel's Soft-RoCE in a VM. KERNEL=6.12 for Debian's backports kernel.
 rxe: bin bin/door

@@ -137,7 +137,7 @@ func softOpenErr(name string, err error) error {
 	hint := ""
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		hint = "UDP port 4791 of an address of " + name + " is taken: by the kernel's rxe (rdma link delete), another process, or another software device of this one; name another address, for instance soft:127.0.0.2"
+		hint = "two devices of one process cannot share an address either: open the one that there is; another process names another address, as in soft:127.0.0.2"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		hint = "an address of " + name + " is not this machine's: ip addr lists those that are"
 	case errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM):

@@ -2,7 +2,9 @@ package verbs
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -95,3 +97,62 @@ func (brokenDevice) Info() provider.DeviceInfo {
 	return provider.DeviceInfo{Name: "soft:192.0.2.1", Soft: true}
 }
 func (d brokenDevice) Open() (provider.Context, error) { return nil, d.err }
+
+// All opens of one device share it; its addresses are free after the last Close.
+func TestSoftIsShared(t *testing.T) {
+	name := "soft:127.7.1.1,127.7.1.2"
+	a, err := Open(name)
+	require.NoError(t, err)
+	b, err := Open(name)
+	require.NoError(t, err)
+	port, err := b.ActivePort()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, port)
+	for _, ip := range []string{"127.7.1.1", "127.7.1.2"} {
+		_, err := b.SelectGID(1, netip.MustParseAddr(ip))
+		require.NoError(t, err)
+	}
+	_, err = Open("soft:127.7.1.2")
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
+	require.ErrorContains(t, err, "two devices of one process")
+	require.NoError(t, a.Close())
+	_, err = b.QueryDevice()
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	c, err := Open("soft:127.7.1.2")
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	_, err = Open("soft:203.0.113.9")
+	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
+	require.ErrorContains(t, err, "203.0.113.9")
+}
+
+func TestOpenDefault(t *testing.T) {
+	t.Setenv(EnvDevice, "soft:127.7.1.3")
+	c, err := OpenDefault()
+	require.NoError(t, err)
+	require.Equal(t, "soft:127.7.1.3", c.Name())
+	require.NoError(t, c.Close())
+	t.Setenv(EnvDevice, "no_such_device")
+	_, err = OpenDefault()
+	require.ErrorIs(t, err, syscall.ENODEV, "what was asked for is not replaced by something else")
+
+	if l, _ := KernelDevices(); len(l) > 0 {
+		return
+	}
+	var b strings.Builder
+	old := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&b, nil)))
+	defer slog.SetDefault(old)
+	t.Setenv(EnvDevice, "")
+	c, err = OpenDefault()
+	if errors.Is(err, syscall.EADDRINUSE) { // another process tests on 127.0.0.1
+		require.ErrorContains(t, err, "no usable RDMA device")
+		return
+	}
+	require.NoError(t, err)
+	require.Equal(t, "soft:127.0.0.1", c.Name())
+	require.Contains(t, b.String(), "using the software device")
+	require.Contains(t, b.String(), "why=")
+	require.NoError(t, c.Close())
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -61,7 +62,7 @@ RoCE v2 through UDP port 4791.
 	fs.IntVar(&f.size, "size", 64, "bytes of a message")
 	fs.VarP((*seconds)(&f.interval), "interval", "i", "time from one message to the next; 0: at once (with --loopback the default)")
 	fs.VarP((*seconds)(&f.timeout), "timeout", "W", "how long to wait for a message to come back")
-	fs.StringVarP(&f.cfg.Device, "device", "d", "", "the device; default: $"+verbs.EnvDevice+", else the first with an active port")
+	fs.StringVarP(&f.cfg.Device, "device", "d", "", "the device; default: $"+verbs.EnvDevice+", else the first kernel device with an active port, else soft:127.0.0.1")
 	fs.IntVar(&f.cfg.Port, "port", 0, "port of the device; 0: the first active one")
 	fs.IntVarP(&f.cfg.GIDIndex, "gid-index", "g", -1, "index of the GID to use; default: the address of the TCP connection, else one of its family")
 	fs.IntVarP(&f.tcpPort, "tcp-port", "p", defaultTCPPort, "TCP port on which the ends meet")
@@ -126,13 +127,13 @@ func (f *pingFlags) check(given func(string) bool) error {
 }
 
 func (f *pingFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
-	if devs, derr := verbs.Devices(); f.cfg.Device == "" && (len(devs) == 0 || derr != nil) {
-		return noDevice(derr)
-	}
 	f.cfg.Warn = func(format string, args ...any) { fmt.Fprintf(errOut, "warning: "+format+"\n", args...) }
 	d, err := pingpong.Open(f.cfg)
 	if err != nil {
 		return err
+	}
+	if !f.loopback && f.cfg.Device == "" && os.Getenv(verbs.EnvDevice) == "" && d.Soft() {
+		f.cfg.Warn("no kernel device can be used here: this is the software device on loopback, which reaches no other machine; --device soft:ADDRESS takes an address of this one")
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	switch {

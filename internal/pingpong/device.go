@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"syscall"
 
 	"github.com/zrdma/zrdma/verbs"
@@ -15,7 +16,7 @@ const MaxSize = 64 << 20
 
 // Config of an end. The zero value but for GIDIndex is the default.
 type Config struct {
-	Device   string                           // "": the first with an active port
+	Device   string                           // "": what verbs.OpenDefault takes
 	Port     int                              // 0: the first active one
 	GIDIndex int                              // negative: the address of the TCP connection, else one of its family
 	Poll     bool                             // spin instead of sleeping
@@ -75,6 +76,9 @@ func (d *Device) findPort() (err error) {
 
 // Name is the device's, with the port.
 func (d *Device) Name() string { return fmt.Sprintf("%s port %d", d.ctx.Name(), d.port) }
+
+// Soft says whether it is the software device.
+func (d *Device) Soft() bool { return strings.HasPrefix(d.ctx.Name(), "soft:") }
 
 // Close closes the device, after its sessions.
 func (d *Device) Close() error { return step("device", d.ctx.Close()) }

@@ -35,6 +35,8 @@ type Config struct {
 	Name  string       // "soft:" and the first address when empty
 	Addrs []netip.Addr // one GID each, in order; 127.0.0.1 when empty
 	Net   link.Network // nil: UDP
+	// Seed makes keys and numbers the same in every run, for a test; 0: random.
+	Seed uint64
 }
 
 // Device is a software device that can be opened.
@@ -119,6 +121,7 @@ func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
 		name: d.info.Name, key: key, net: net, base: time.Now(),
 		qps: map[uint32]*qp{}, ahs: map[uint64]*ah{}, groups: map[netip.Addr][]*qp{},
 	}
+	n.mem.seed = d.cfg.Seed
 	n.own = &devCtx{n: n, info: d.info}
 	links := make([]link.Link, 0, len(d.cfg.Addrs))
 	for i, a := range d.cfg.Addrs {

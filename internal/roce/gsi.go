@@ -94,7 +94,13 @@ func (n *node) deliverMADs() {
 // manager is the device's connection manager, made at first use; nil when the
 // device closes.
 func (n *node) manager() *cm.Manager {
-	n.cmOnce.Do(func() { n.cm = cm.New(cmPort{n}) })
+	n.cmOnce.Do(func() {
+		if n.mem.seed != 0 {
+			n.cm = cm.New(seededPort{cmPort{n}})
+		} else {
+			n.cm = cm.New(cmPort{n})
+		}
+	})
 	return n.cm
 }
 
@@ -103,6 +109,11 @@ func (c *devCtx) CM() provider.CM { return c.n.manager() }
 
 // cmPort is the device as the manager sees it.
 type cmPort struct{ n *node }
+
+// seededPort makes the manager repeat itself.
+type seededPort struct{ cmPort }
+
+func (p seededPort) Seed() uint64 { return p.n.mem.seed }
 
 func (p cmPort) Context() provider.Context { return p.n.own }
 

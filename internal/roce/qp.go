@@ -1,8 +1,7 @@
 package roce
 
 import (
-	"crypto/rand"
-	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"syscall"
 
@@ -126,9 +125,9 @@ func (n *node) number(q *qp) bool {
 		return false
 	}
 	if n.lastQPN == 0 {
-		var b [4]byte
-		_, _ = rand.Read(b[:])
-		n.lastQPN = binary.NativeEndian.Uint32(b[:])
+		if n.lastQPN = uint32(n.mem.seed); n.mem.seed == 0 {
+			n.lastQPN = rand.Uint32()
+		}
 	}
 	for {
 		n.lastQPN = (n.lastQPN + 1) & 0xffffff
@@ -191,6 +190,9 @@ func (q *qp) postSend(wr []provider.WR, sge []provider.SGE) (int, error) {
 			return i, syscall.EINVAL
 		}
 		if err := q.eng.postSend(&wr[i], s); err != nil {
+			if builderOp(wr[i].Opcode) == 0 { // an operation that there is not
+				err = syscall.EOPNOTSUPP
+			}
 			return i, err
 		}
 	}

@@ -179,6 +179,9 @@ func (e *env) blackHole() netip.Addr {
 // nobody is an address of the subnet that no host answers for.
 func (e *env) nobody() netip.Addr {
 	if e.soft { // no route leads there from any address of the device
+		if e.memory {
+			return netip.MustParseAddr("127.0.0.78")
+		}
 		return netip.MustParseAddr("203.0.113.78")
 	}
 	b := e.ip4.As4()
@@ -186,9 +189,18 @@ func (e *env) nobody() netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// linkLocal is the netdev's link-local address with its zone.
+// linkLocal is the netdev's link-local address with its zone. That of a software
+// device has none in memory, and on loopback there is no such address.
 func (e *env) linkLocal() netip.Addr {
 	e.t.Helper()
+	if e.soft {
+		for _, x := range e.table() {
+			if a := x.GID.Addr(); a.IsLinkLocalUnicast() {
+				return a
+			}
+		}
+		return netip.Addr{}
+	}
 	ifi, err := net.InterfaceByName(e.netdev)
 	require.NoError(e.t, err)
 	addrs, err := ifi.Addrs()

@@ -22,19 +22,27 @@ func init() {
 
 // The kernel repeats a request 15 times, 4 to 7 s apart, before it gives up.
 func cmTimeouts(t *testing.T, e *env) {
-	hole := netip.AddrPortFrom(e.blackHole(), 7)
 	unreachable := make(chan error, 1)
-	go func() {
-		_, err := e.dial(e.within(200*time.Second), hole, rdmacm.DialConfig{})
-		unreachable <- err
-	}()
+	if e.soft { // its patience is the kernel's
+		unreachable <- e.unreachable()
+	} else {
+		hole := netip.AddrPortFrom(e.blackHole(), 7)
+		go func() {
+			_, err := e.dial(e.within(200*time.Second), hole, rdmacm.DialConfig{})
+			unreachable <- err
+		}()
+	}
 	var ce *rdmacm.ConnectError
 	_, err := e.dial(e.within(cmLimit), netip.AddrPortFrom(e.nobody(), 7), rdmacm.DialConfig{AddrTimeout: time.Second})
 	require.ErrorAs(t, err, &ce)
 	require.Equal(t, rdmacm.StepAddress, ce.Step)
 	require.Equal(t, rdmacm.EventAddrError, ce.Event)
-	require.Contains(t, []error{syscall.ETIMEDOUT, syscall.EHOSTUNREACH}, ce.Cause)
-	require.ErrorContains(t, err, "no host answers")
+	if e.soft { // which asks no neighbour: it is told that no route leads there
+		require.Equal(t, syscall.ENODEV, ce.Cause)
+	} else {
+		require.Contains(t, []error{syscall.ETIMEDOUT, syscall.EHOSTUNREACH}, ce.Cause)
+		require.ErrorContains(t, err, "no host answers")
+	}
 
 	_, err = e.dial(e.within(cmLimit), netip.MustParseAddrPort("127.0.0.1:0"), rdmacm.DialConfig{})
 	require.Error(t, err)

@@ -45,7 +45,7 @@ func (e *env) rpingServer(prog string, addr netip.Addr, args ...string) (*tool, 
 }
 
 func TestInteropRping(t *testing.T) {
-	dev := testDevice(t)
+	dev := kernelDevice(t)
 	goRping, cRping := goTool(t, "rping"), cTool(t, "rping")
 	for _, d := range []struct{ name, server, client string }{
 		{"C_server_Go_client", cRping, goRping},

@@ -169,7 +169,7 @@ func pingPong(t *testing.T, e *env, server, client, gid string, size, iters int,
 }
 
 func TestInterop(t *testing.T) {
-	e := newEnv(t, testDevice(t))
+	e := newEnv(t, kernelDevice(t))
 	gids := families(t, e)
 	ours, theirs := goTool(t, "pingpong"), cTool(t, "ibv_rc_pingpong")
 	for _, d := range []struct{ name, server, client string }{
@@ -192,7 +192,7 @@ func TestInterop(t *testing.T) {
 }
 
 func TestInteropZrdmaPing(t *testing.T) {
-	e := newEnv(t, testDevice(t))
+	e := newEnv(t, kernelDevice(t))
 	zrdma, port := goTool(t, "zrdma"), freePort(t)
 	s := startTool(t, zrdma, "ping", "--serve", "-d", e.dev, "-p", port)
 	s.listening(t, port)

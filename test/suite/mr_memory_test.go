@@ -159,6 +159,9 @@ func helperDevice(e *env) string {
 	if e.memory {
 		return "ZRDMA_TEST_DEVICE=" + inMemory
 	}
+	if e.soft { // whose addresses this process has
+		return "ZRDMA_TEST_DEVICE=soft:127.0.0.9"
+	}
 	return "ZRDMA_TEST_DEVICE=" + e.dev
 }
 

@@ -5,13 +5,19 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/zrdma/zrdma/internal/bridge"
+	"github.com/zrdma/zrdma/internal/roce"
+	rocelink "github.com/zrdma/zrdma/internal/roce/link"
+	"github.com/zrdma/zrdma/rdmatest"
 	"github.com/zrdma/zrdma/verbs"
 	"github.com/zrdma/zrdma/verbs/rdmacm"
 )
@@ -20,7 +26,11 @@ import (
 // that is in memory. soft:127.0.0.1,::1 is the same over UDP.
 const inMemory = "memory"
 
-var memoryDevice = func() *verbs.Device { return nil }
+var memoryDevice = sync.OnceValue(func() *verbs.Device {
+	addrs := []netip.Addr{netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("fd77::1"), netip.MustParseAddr("fe80::77")}
+	p := roce.New(roce.Config{Name: "soft:memory", Addrs: addrs, Net: rocelink.Memory(1, rocelink.MemOptions{})})
+	return bridge.Device(p).(*verbs.Device)
+})
 
 // deviceOf is the device that ZRDMA_TEST_DEVICE means by name.
 func deviceOf(t *testing.T, name string) *verbs.Device {
@@ -115,10 +125,7 @@ func (e *env) softMemlock() {
 	if os.Geteuid() == 0 {
 		attr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
-	mustHelper(e.t, "unprivileged", attr, "ZRDMA_TEST_DEVICE="+inMemory)
-	if !e.memory { // the addresses under test are this process's
-		mustHelper(e.t, "unprivileged", attr, "ZRDMA_TEST_DEVICE=soft:127.0.0.9")
-	}
+	mustHelper(e.t, "unprivileged", attr, helperDevice(e))
 }
 
 func init() {
@@ -132,3 +139,40 @@ func init() {
 
 // isSoft says whether ZRDMA_TEST_DEVICE names a software device.
 func isSoft(dev string) bool { return dev == inMemory || strings.HasPrefix(dev, "soft:") }
+
+// softExtras are verbs that rxe lacks and the software device has.
+func (e *env) softExtras() {
+	m := e.mr(4096, allAccess)
+	require.NoError(e.t, m.Rereg(verbs.ReregMRChangeAccess, verbs.ReregConfig{Access: verbs.AccessLocalWrite}))
+	p := e.rc()
+	e.send(p.a, at(sig(1, verbs.WRRDMAWrite, e.mr(64, allAccess).SGE(0, 64)), m, 0))
+	e.ok(p.a.SendCQ(), 1, verbs.WCRemAccessErr)
+	s1, ns1, err := e.ctx.QueryRTValues()
+	require.NoError(e.t, err)
+	s2, ns2, err := e.ctx.QueryRTValues()
+	require.NoError(e.t, err)
+	require.True(e.t, s2 > s1 || s2 == s1 && ns2 >= ns1, "the clock goes forward: %d.%09d, %d.%09d", s1, ns1, s2, ns2)
+}
+
+// unreachable dials a peer that is cut off, with the same connection manager under
+// a test's clock: in real time it gives up after a minute.
+func (e *env) unreachable() (err error) {
+	rdmatest.Run(e.t, 1, func(t *testing.T, net *rdmatest.Network) {
+		a, b := net.Device(t), net.Device(t)
+		net.Partition(a, b)
+		start := time.Now()
+		_, err = a.Dial(t.Context(), netip.AddrPortFrom(b.Addr(), 7), rdmacm.DialConfig{})
+		require.Greater(t, time.Since(start), 30*time.Second)
+	})
+	return err
+}
+
+// kernelDevice is testDevice for tests whose peers are C programs: Z05.
+func kernelDevice(t *testing.T) string {
+	t.Helper()
+	dev := testDevice(t)
+	if isSoft(dev) {
+		t.Skip("Z05: " + meaningless()["Z05"])
+	}
+	return dev
+}

@@ -52,7 +52,7 @@ func (e *env) gids() map[string]verbs.GIDEntry {
 		case g.Port != uint32(e.port) || g.Type != verbs.GIDTypeRoCEV2:
 		case a.Is4():
 			out["IPv4"] = g
-		case !configured(a):
+		case !e.soft && !configured(a):
 		default:
 			out["IPv6"] = g
 		}

@@ -25,24 +25,27 @@ const (
 
 // GetAddrInfo resolves names to addresses and, where a service for that runs,
 // routes. The lookup cannot be interrupted: when ctx ends, it goes on in the
-// background and its result is dropped. On a software device Go's resolver looks,
-// and ctx ends it.
+// background and its result is dropped. Where the software device is the default,
+// Go's resolver looks, and ctx ends it.
 //
 // Verb: rdma_getaddrinfo(3), rdma_freeaddrinfo(3).
 func GetAddrInfo(ctx context.Context, node, service string, hints *AddrInfo) ([]AddrInfo, error) {
 	const verb = "rdma_getaddrinfo"
-	m, err := manager(verb)
-	if err != nil {
-		return nil, err
-	}
 	var h AddrInfo
 	if hints != nil {
 		h = *hints
 	}
-	r, ok := m.(provider.CMResolver)
-	if !ok {
+	if _, soft := softByDefault(); soft { // a name needs no device
 		l, err := resolve(ctx, node, service, h)
 		return l, cmErr(verb, err)
+	}
+	m, err := manager(verb)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := m.(provider.CMResolver)
+	if !ok {
+		return nil, cmErr(verb, syscall.EOPNOTSUPP)
 	}
 	type result struct {
 		l   []AddrInfo

@@ -17,20 +17,21 @@ import (
 // device in ZRDMA_DEVICE, the kernel's when another device is named there, and
 // without it the kernel's where it can be used.
 func manager(verb string) (provider.CM, error) {
-	name := os.Getenv(verbs.EnvDevice)
-	var m provider.CM
-	var err error
-	switch {
-	case bridge.IsSoft(name):
-		m, err = bridge.SoftCM(name)
-	case name != "":
-		m, err = ibv.CM()
-	case noKernel() != "":
-		m, err = bridge.SoftCM("")
-	default:
-		m, err = ibv.CM()
+	if name, soft := softByDefault(); soft {
+		m, err := bridge.SoftCM(name)
+		return m, cmErr(verb, err)
 	}
+	m, err := ibv.CM()
 	return m, cmErr(verb, err)
+}
+
+// softByDefault names the software device to use where none was chosen, "" for
+// the default one.
+func softByDefault() (name string, soft bool) {
+	if name = os.Getenv(verbs.EnvDevice); name != "" {
+		return name, bridge.IsSoft(name)
+	}
+	return "", noKernel() != ""
 }
 
 // managerOf is the connection manager that serves a device; nil is none chosen.

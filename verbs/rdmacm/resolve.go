@@ -18,7 +18,7 @@ const (
 	familyIPv6 = 10 // AF_INET6 of Linux
 )
 
-// resolve is GetAddrInfo for a manager without a resolver: with Go's.
+// resolve is GetAddrInfo with Go's resolver.
 func resolve(ctx context.Context, node, service string, h AddrInfo) ([]AddrInfo, error) {
 	if node == "" && service == "" && !h.Src.IsValid() && !h.Dst.IsValid() {
 		return nil, syscall.EINVAL

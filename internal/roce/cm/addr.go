@@ -2,7 +2,6 @@ package cm
 
 import (
 	"math/bits"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -143,7 +142,7 @@ func (m *Manager) claim(x *id) error {
 	port := x.local.Port()
 	if port == 0 {
 		n := lastPort - firstPort + 1
-		at := rand.IntN(n)
+		at := m.mc.rnd.IntN(n)
 		for i := 0; i < n && port == 0; i++ {
 			if p := uint16(firstPort + (at+i)%n); len(m.ports[portKey{x.ps, p}]) == 0 {
 				port = p

@@ -2,6 +2,11 @@
 // docs/rxe.md: a row a case, a column a run.
 //
 //	go run ./test/suite/cmd/table 6.1=bin/log/suite-6.1.json 6.12=bin/log/suite-6.12.json
+//
+// With -soft it writes the table of docs/soft.md, in which the software device
+// stands beside rxe:
+//
+//	go run ./test/suite/cmd/table -soft UDP=bin/log/suite-soft.json memory=bin/log/suite-memory.json
 package main
 
 import (
@@ -15,8 +20,13 @@ import (
 type event struct{ Action, Test string }
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: table NAME=LOG.json...")
+	args := os.Args[1:]
+	soft := len(args) > 0 && args[0] == "-soft"
+	if soft {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: table [-soft] NAME=LOG.json...")
 		os.Exit(2)
 	}
 	tsv, err := os.ReadFile("test/suite/cases.tsv")
@@ -25,7 +35,7 @@ func main() {
 	}
 	var names []string
 	var results []map[string]string
-	for _, arg := range os.Args[1:] {
+	for _, arg := range args {
 		name, file, ok := strings.Cut(arg, "=")
 		if !ok {
 			fail(fmt.Errorf("%q is not NAME=LOG.json", arg))
@@ -35,6 +45,16 @@ func main() {
 			fail(err)
 		}
 		names, results = append(names, name), append(results, r)
+	}
+	if soft {
+		var cases [][]string
+		for _, line := range strings.Split(strings.TrimRight(string(tsv), "\n"), "\n")[1:] {
+			cases = append(cases, strings.Split(line, "\t"))
+		}
+		if err := writeSoft(names, results, cases); err != nil {
+			fail(err)
+		}
+		return
 	}
 	fmt.Printf("| id | case | asserts | %s |\n|---|---|---|%s\n", strings.Join(names, " | "), strings.Repeat("---|", len(names)))
 	passed := make([]int, len(names))
