@@ -14,8 +14,25 @@ func (q *QP) goBack() {
 // has arrived. See progress.
 func (q *QP) probe() {
 	r := &q.req
+	was := resume{nxt: r.nxt, cur: r.cur, asked: r.asked, ok: r.rdOut == 0, read: r.at(r.head).isRd()}
+	if r.probing {
+		was = r.resume
+	}
 	q.goBack()
-	r.probing, r.probeHigh = true, r.high
+	r.probing, r.probeHigh, r.resume = true, r.high, was
+}
+
+// probed ends a probe when una has moved over it.
+func (q *QP) probed() {
+	r := &q.req
+	r.probing = false
+	switch {
+	case r.una > r.nxt && r.resume.ok:
+		// The peer had it, and more: it is slow. Go on where the pass was left.
+		r.nxt, r.cur, r.asked = max(r.resume.nxt, r.una), max(r.resume.cur, r.head), max(r.resume.asked, r.una)
+	case r.una == r.nxt && r.una < r.probeHigh && !r.resume.read:
+		q.win.lost() // what was sent before the probe is not there
+	}
 }
 
 // retry says whether to go back once more; it gives up when that was done often
@@ -53,10 +70,7 @@ func (q *QP) progress(now, before int64) {
 	r.retries, r.rnrTries, r.goneBack, r.rnrUntil, r.ackDeadline = 0, 0, false, 0, 0
 	r.probeAt, r.probes = 0, 0
 	if r.probing && r.una >= r.nxt {
-		r.probing = false
-		if r.una == r.nxt && r.una < r.probeHigh { // what was sent before the probe is not there
-			q.win.lost()
-		}
+		q.probed()
 	}
 	if r.una > r.nxt { // a late answer overtook the new pass; cur is at head then
 		r.nxt, r.asked = r.una, max(r.asked, r.una)

@@ -44,9 +44,18 @@ type requester struct {
 	probes      int   // since una moved
 	probing     bool  // only one packet, or piece of a READ, is sent until una moves past it
 	probeHigh   int64 // high when that began
+	resume      resume
 	rnrUntil    int64 // 0: not waiting
 
 	orig [8]byte // an atomic response on its way to memory
+}
+
+// resume is where a probe interrupted a pass; ok when no READ was in flight.
+type resume struct {
+	nxt, asked int64
+	cur        uint64
+	ok         bool
+	read       bool // the probe asks for a response, which comes in pieces whatever became of the rest
 }
 
 func (r *requester) init(cfg *Config) {

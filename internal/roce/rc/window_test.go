@@ -94,3 +94,20 @@ func TestSlowPeerIsNotLoss(t *testing.T) {
 	require.Equal(t, int64(windowStart+20), n.a.qp.win.now)
 	require.LessOrEqual(t, n.packets, 20+20+5)
 }
+
+// TestSlowPeerGoesOn lets the answers trickle in late: what was sent is not sent
+// again.
+func TestSlowPeerGoesOn(t *testing.T) {
+	p := defaults()
+	p.window, p.probe = 256, 1_000_000
+	n := newNet(t, p)
+	key, base := n.b.reg(make([]byte, 200<<10), allAccess)
+	n.a.post(1, provider.WRRDMAWrite, make([]byte, 200<<10), base, key, nil)
+	require.Equal(t, windowStart, n.a.qp.Pump(0, 1000))
+	n.a.qp.Tick(n.a.qp.NextDeadline())
+	require.Equal(t, 1, n.a.qp.Pump(1_000_000, 1000), "the probe")
+	require.Zero(t, n.a.qp.Pump(1_000_000, 1000))
+	n.a.qp.Input(1_100_000, &wire.Packet{Opcode: wire.RCAck, Syndrome: synAck, PSN: 7 + 7}) // the first 8
+	require.Equal(t, 16, n.a.qp.Pump(1_100_000, 1000))
+	require.Equal(t, int64(psnBase+7+windowStart+16), n.a.qp.req.high, "16 new ones")
+}
