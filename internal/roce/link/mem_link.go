@@ -62,6 +62,14 @@ type memPacket struct {
 	raw bool // buf is the whole packet, to be checked
 }
 
+// size is the packet's on a wire.
+func (m *memPacket) size() int {
+	if m.raw {
+		return len(m.buf)
+	}
+	return packetSize(&m.pkt, len(m.buf))
+}
+
 var memPackets = sync.Pool{New: func() any { return new(memPacket) }}
 
 func newMemLink(n *MemNetwork, addr netip.Addr, h Handler) *memLink {
@@ -131,7 +139,7 @@ func (l *memLink) push() {
 	}
 	bytes := 0
 	for _, m := range t.batch {
-		bytes += len(m.buf)
+		bytes += m.size()
 	}
 	k := 0
 	switch {
@@ -260,7 +268,7 @@ func (l *memLink) deliver() int {
 	r.pkts = r.pkts[:0]
 	bytes := 0
 	for _, m := range r.taken {
-		bytes += len(m.buf)
+		bytes += m.size()
 		if m.raw && !l.check(m) {
 			continue
 		}

@@ -173,6 +173,42 @@ func gossipRun(t *testing.T, mk func() Network) (lines []string) {
 	return lines
 }
 
+func TestAlign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for i := range 2000 {
+			d := time.Duration(i % 1300)
+			for c := Class(0); c <= CMWait; c++ {
+				a := Align(d, c)
+				require.GreaterOrEqual(t, a, max(d, 1))
+				require.Less(t, a, max(d, 1)+time.Microsecond)
+				require.EqualValues(t, c*alignStep, time.Now().Add(a).UnixNano()%1000)
+			}
+			time.Sleep(7)
+		}
+	})
+}
+
+// Packets arrive at instants that nobody's wait ends at.
+func TestVirtualInstants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, s := Memory(1, MemOptions{Virtual: true}), &timed{}
+		a, err := n.Open(lo1, newSink())
+		require.NoError(t, err)
+		b, err := n.Open(lo2, s)
+		require.NoError(t, err)
+		sendNumbered(t, a, lo2, 0, 3000)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.NoError(t, a.Close())
+		require.NoError(t, b.Close())
+		require.Len(t, s.at, 3000)
+		for i, x := range s.at {
+			require.NotZero(t, x.UnixNano()%alignStep)
+			require.True(t, i == 0 || x.After(s.at[i-1]))
+		}
+	})
+}
+
 func TestVirtualRunIsTheSeeds(t *testing.T) {
 	run := func(seed uint64) []string {
 		return gossipRun(t, func() Network { return Memory(seed, MemOptions{Virtual: true}) })

@@ -11,7 +11,8 @@ import (
 // rest before the second.
 type timeline struct {
 	start  time.Time
-	strict bool // of a test's clock: no two at the same instant
+	epoch  int64 // start, as time.Time counts
+	strict bool  // of a test's clock: no two at the same instant, nor with a Class
 
 	mu      sync.Mutex
 	due     events
@@ -30,7 +31,10 @@ type event struct {
 	do  func()
 }
 
-func newTimeline(strict bool) *timeline { return &timeline{start: time.Now(), strict: strict} }
+func newTimeline(strict bool) *timeline {
+	now := time.Now()
+	return &timeline{start: now, epoch: now.UnixNano(), strict: strict}
+}
 
 // now is in nanoseconds since the timeline's start.
 func (t *timeline) now() int64 { return int64(time.Since(t.start)) }
@@ -47,7 +51,11 @@ func (t *timeline) add(at int64, key uint64, do func()) {
 
 // arm sets the timer for the first event. The caller holds mu.
 func (t *timeline) arm() {
-	d := time.Duration(max(t.due[0].at, t.last+1) - t.now())
+	at := max(t.due[0].at, t.last+1)
+	if t.strict && (t.epoch+at)%alignStep == 0 {
+		at++
+	}
+	d := time.Duration(at - t.now())
 	if t.timer == nil {
 		t.timer = time.AfterFunc(d, t.fire)
 		return
