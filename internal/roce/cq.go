@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zrdma/zrdma/internal/provider"
+	"github.com/zrdma/zrdma/internal/roce/link"
 )
 
 // maxCQE bounds a completion queue.
@@ -221,7 +222,7 @@ const yieldPolls = 64
 func (q *cq) look() {
 	q.n.progress()
 	if q.virtual {
-		time.Sleep(time.Microsecond)
+		time.Sleep(link.Align(time.Microsecond, link.PollWait))
 	} else if q.polls.Add(1)%yieldPolls == 0 {
 		runtime.Gosched()
 	}

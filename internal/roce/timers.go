@@ -1,6 +1,10 @@
 package roce
 
-import "time"
+import (
+	"time"
+
+	"github.com/zrdma/zrdma/internal/roce/link"
+)
 
 // timers is a heap of queue pairs by the time they want to be looked at. A
 // deadline that moved on is left where it is and found out when it comes up, so
@@ -89,6 +93,9 @@ func (n *node) arm(now int64) {
 	}
 	t.armed = next
 	wait := time.Duration(max(next-now, 0))
+	if n.net != nil && n.net.Virtual() {
+		wait = link.Align(wait, link.TimerWait)
+	}
 	if t.timer == nil {
 		t.timer = time.AfterFunc(wait, n.onTimer)
 	} else {
