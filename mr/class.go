@@ -8,8 +8,9 @@ import (
 )
 
 // class is the slots of one size. The free ones are a stack that is pushed and
-// popped without a lock; head carries a count of the changes beside the index,
-// so that a slot that was popped and pushed meanwhile is noticed.
+// popped without a lock; head carries the number of pops beside the index of the
+// top, so that a slot that was popped and pushed meanwhile is noticed. (Pushes
+// need not be counted: a top comes back only after a pop.)
 type class struct {
 	pool   *Pool
 	index  int
@@ -17,16 +18,15 @@ type class struct {
 	stride int
 	guard  int
 
-	head    atomic.Uint64           // changes<<32 | index+1 of the top slot, 0 for none
+	head    atomic.Uint64           // pops<<indexBits | index+1 of the top slot, 0 for none
 	table   atomic.Pointer[[]*slot] // never changed in place; nil entries were taken away
 	waiting atomic.Int32            // of this class in the pool's line
-	gets    atomic.Uint64
-	puts    atomic.Uint64
 
 	// guarded by pool.mu
 	slots    int      // entries of table that are not nil
 	chunks   []*chunk // what it was given
 	holes    []uint32 // nil entries of table
+	unpopped uint64   // pops that were no Get
 	waits    uint64
 	borrowed uint64 // slots handed out for requests of a smaller class
 }
@@ -38,6 +38,11 @@ type chunk struct {
 	slots []*slot
 }
 
+const (
+	indexBits = 24
+	indexMask = 1<<indexBits - 1
+)
+
 func newClass(p *Pool, index, size int) *class {
 	c := &class{pool: p, index: index, size: uint32(size)}
 	c.stride, c.guard = p.cfg.stride(size)
@@ -48,7 +53,7 @@ func newClass(p *Pool, index, size int) *class {
 func (c *class) pop() *slot {
 	for {
 		h := c.head.Load()
-		i := uint32(h)
+		i := h & indexMask
 		if i == 0 {
 			return nil
 		}
@@ -60,7 +65,7 @@ func (c *class) pop() *slot {
 		if s == nil {
 			continue // taken away since head was read
 		}
-		if c.head.CompareAndSwap(h, (h>>32+1)<<32|uint64(s.next.Load())) {
+		if c.head.CompareAndSwap(h, h&^indexMask+1<<indexBits|uint64(s.next.Load())) {
 			return s
 		}
 	}
@@ -69,25 +74,30 @@ func (c *class) pop() *slot {
 func (c *class) push(s *slot) {
 	for {
 		h := c.head.Load()
-		s.next.Store(uint32(h))
-		if c.head.CompareAndSwap(h, (h>>32+1)<<32|uint64(s.idx+1)) {
+		s.next.Store(uint32(h & indexMask))
+		if c.head.CompareAndSwap(h, h&^indexMask|uint64(s.idx+1)) {
 			return
 		}
 	}
 }
 
-// drain pops all that is free.
+// drain pops all that is free. pool.mu is held.
 func (c *class) drain() []*slot {
 	var out []*slot
 	for s := c.pop(); s != nil; s = c.pop() {
 		out = append(out, s)
 	}
+	c.unpopped += uint64(len(out))
 	return out
+}
+
+// gets is how many slots were handed out, modulo 2^40. pool.mu is held.
+func (c *class) gets() uint64 {
+	return (c.head.Load()>>indexBits - c.unpopped) & (1<<(64-indexBits) - 1)
 }
 
 // out makes the Buf of a slot that was popped.
 func (c *class) out(s *slot, n uint32) Buf {
-	c.gets.Add(1)
 	if scrubs {
 		c.lookTouched(s)
 	}
@@ -103,7 +113,6 @@ func (c *class) put(s *slot) {
 	if scrubs {
 		scrub(s)
 	}
-	c.puts.Add(1)
 	c.push(s)
 	// Whoever joined the line before this load is served here; whoever joins
 	// after it looks at the stack once more and finds the slot.
@@ -143,12 +152,9 @@ func (c *class) add(k *chunk) {
 	}
 }
 
-// giveUp takes chunks away from the class all of whose slots are free, at most
-// one. pool.mu is held.
+// giveUp takes a chunk away from the class all of whose slots are free, if there
+// is one. It takes time for each free slot. pool.mu is held.
 func (c *class) giveUp() *chunk {
-	if c.idle() < uint64(len(c.chunks[0].slots)) {
-		return nil
-	}
 	free := map[*slot]bool{}
 	for _, s := range c.drain() {
 		free[s] = true
@@ -175,10 +181,15 @@ func (c *class) giveUp() *chunk {
 	return k
 }
 
-// idle is about how many slots are free.
-func (c *class) idle() uint64 {
-	puts := c.puts.Load()
-	return uint64(c.slots) + puts - min(c.gets.Load(), uint64(c.slots)+puts)
+// idle is about how many slots are free: others pop and push meanwhile. It takes
+// time for each. pool.mu is held.
+func (c *class) idle() int {
+	t := *c.table.Load()
+	n := 0
+	for i := c.head.Load() & indexMask; i != 0 && n < c.slots && int(i) <= len(t) && t[i-1] != nil; n++ {
+		i = uint64(t[i-1].next.Load())
+	}
+	return n
 }
 
 const canary = 0xA5
@@ -202,11 +213,15 @@ func (c *class) setGuards(s *slot) {
 // lookGuards reports bytes around the slot that have changed, and mends them.
 func (c *class) lookGuards(s *slot) {
 	a, b := c.guards(s)
-	for at, g := range map[string][]byte{"before": a, "behind": b} {
-		if n := len(g) - bytes.Count(g, []byte{canary}); n > 0 {
-			c.damage(s, "bytes were written outside a buffer", "where", at, "bytes", n)
-			c.setGuards(s)
-		}
+	nb, na := len(a)-bytes.Count(a, []byte{canary}), len(b)-bytes.Count(b, []byte{canary})
+	if nb > 0 {
+		c.damage(s, "bytes were written outside a buffer", "before", nb)
+	}
+	if na > 0 {
+		c.damage(s, "bytes were written outside a buffer", "behind", na)
+	}
+	if nb+na > 0 {
+		c.setGuards(s)
 	}
 }
 

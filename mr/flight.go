@@ -100,7 +100,7 @@ func (f Flight) IsZero() bool { return f.h == nil }
 // Region is the region the memory is part of.
 func (f Flight) Region() *Region { return f.h.slot.reg }
 
-// Addr is the address of the first byte, as work requests of d use it.
+// addr is the address of the first byte, as work requests in the domain of k use it.
 func (f Flight) addr(k *key) uint64 { return k.base + f.h.slot.off + uint64(f.off) }
 
 // SGE is the memory as an element of a work request for a queue pair of d.
@@ -208,8 +208,13 @@ func (f Flight) Quarantine(d time.Duration) {
 func (f Flight) Leak(why string) {
 	f = f.handOver("Leak")
 	s := f.h.slot
-	s.acct.leaked.Add(1)
-	s.acct.leakedBytes.Add(int64(s.size))
+	s.mu.Lock()
+	f.h.leaked = true
+	s.mu.Unlock()
+	if !s.lost.Swap(true) {
+		s.acct.leaked.Add(1)
+		s.acct.leakedBytes.Add(int64(s.size))
+	}
 	slog.Error("mr: memory is leaked: nothing proves that the device will not touch it", "bytes", s.size, "why", why)
 }
 

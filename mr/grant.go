@@ -117,7 +117,8 @@ type Granter struct {
 	idle   []*window // guarded by mu, as all below
 	open   int       // grants that have not ended
 	closed bool
-	leaked []*Grant // their windows and regions may still be live in the device
+	stuck  []*Grant // their windows and regions may still be live in the device
+	leaks  int
 
 	granted, revoked, hard, killed atomic.Uint64
 }

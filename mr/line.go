@@ -153,14 +153,35 @@ func (p *Pool) spareChunk(c *class) *chunk {
 	if p.roomToGrow() && time.Since(p.growErrAt) > growRetry {
 		return nil
 	}
+	if wait := time.Until(p.searchAt); wait > 0 {
+		if !p.searchLater {
+			p.searchLater = true
+			time.AfterFunc(wait, p.searchAgain)
+		}
+		return nil
+	}
+	p.searchAt = time.Now().Add(searchEvery)
 	for _, o := range p.classes {
 		if o != c && len(o.chunks) > 0 && o.waiting.Load() == 0 {
 			if k := o.giveUp(); k != nil {
+				p.searchAt = time.Time{}
 				return k
 			}
 		}
 	}
 	return nil
+}
+
+// searchEvery bounds the time that a pool spends on looking for chunks that a
+// class does not need: it looks at every free slot.
+const searchEvery = time.Millisecond
+
+// searchAgain serves those whose search was put off.
+func (p *Pool) searchAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.searchLater = false
+	p.serve()
 }
 
 func (p *Pool) roomToGrow() bool { return p.registered+int64(p.chunk) <= p.cfg.Limit }
@@ -216,7 +237,7 @@ func (p *Pool) exhausted(n int, cause error) error {
 	var b strings.Builder
 	for _, c := range p.classes {
 		if c.slots > 0 {
-			fmt.Fprintf(&b, ", %d of %d buffers of %d bytes are out", uint64(c.slots)-min(c.idle(), uint64(c.slots)), c.slots, c.size)
+			fmt.Fprintf(&b, ", %d of %d buffers of %d bytes are out", c.slots-c.idle(), c.slots, c.size)
 		}
 	}
 	if q := p.acct.quarantined.Load(); q > 0 {

@@ -58,6 +58,9 @@ func (cfg PoolConfig) withDefaults() (PoolConfig, error) {
 	if cfg.Limit < chunk {
 		return bad("Limit: %d bytes do not hold one buffer of the largest class, which takes %d", cfg.Limit, chunk)
 	}
+	if stride, _ := cfg.stride(cfg.Classes[0]); cfg.Limit/int64(stride) > indexMask-1 {
+		return bad("Limit: %d bytes are more than %d buffers of the smallest class: make that larger", cfg.Limit, indexMask-1)
+	}
 	if cfg.RegionSize == 0 {
 		cfg.RegionSize = defaultRegion
 	}
@@ -97,16 +100,18 @@ type Pool struct {
 
 	waiting atomic.Int32 // len(line); read without mu by put
 
-	mu         sync.Mutex
-	regions    []*Region // guarded by mu, as all below
-	registered int64
-	free       []*chunk // given to no class
-	line       []*waiter
-	growing    bool
-	growErr    error
-	growErrAt  time.Time
-	growFails  uint64
-	closed     bool
+	mu          sync.Mutex
+	regions     []*Region // guarded by mu, as all below
+	registered  int64
+	free        []*chunk // given to no class
+	line        []*waiter
+	growing     bool
+	growErr     error
+	growErrAt   time.Time
+	growFails   uint64
+	searchAt    time.Time // see spareChunk
+	searchLater bool
+	closed      bool
 }
 
 // NewPool makes a pool whose buffers are registered in each of domains. Nothing
@@ -234,7 +239,7 @@ func (p *Pool) seal() error {
 		n += len(l)
 		have += c.slots
 	}
-	if out := have - n - int(p.acct.leaked.Load()); out > 0 {
+	if out := have - n - p.beyondUse(); out > 0 {
 		for i, c := range p.classes {
 			for _, s := range all[i] {
 				c.push(s)
@@ -253,4 +258,19 @@ func (p *Pool) seal() error {
 		c.waiting.Store(0)
 	}
 	return nil
+}
+
+// beyondUse counts the slots that only the device can have, and no holder. mu is held.
+func (p *Pool) beyondUse() int {
+	n := 0
+	if p.acct.leaked.Load() > 0 {
+		for _, c := range p.classes {
+			for _, s := range *c.table.Load() {
+				if s != nil && s.beyondUse() {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }

@@ -33,6 +33,7 @@ type Grant struct {
 	ended     bool // done is closed
 	abandoned bool // nobody waits: the memory goes back to its pool
 	claimed   bool // a Revoke has the Buf, or the error
+	unbound   bool // the window is known to be, and may be used again
 	err       error
 }
 
@@ -283,6 +284,7 @@ func (t *Grant) fence(ctx context.Context) {
 	t.mu.Unlock()
 	switch {
 	case byPeer:
+		t.loose()
 		t.after(t.g.quiet)
 	case t.mech == ByWindow:
 		wr := verbs.SendWR{Opcode: verbs.WRLocalInv, Flags: verbs.SendSignaled, InvalidateRKey: t.remote.RKey}
@@ -291,6 +293,7 @@ func (t *Grant) fence(ctx context.Context) {
 				go t.harder(err) // a flush proves nothing
 				return
 			}
+			t.loose()
 			t.after(t.g.quiet)
 		})
 		if err != nil {
@@ -299,6 +302,12 @@ func (t *Grant) fence(ctx context.Context) {
 	default:
 		go t.harder(nil) // both can take long
 	}
+}
+
+func (t *Grant) loose() {
+	t.mu.Lock()
+	t.unbound = true
+	t.mu.Unlock()
 }
 
 // after ends the grant when the device, which was told to stop, has had d to finish.
@@ -390,19 +399,6 @@ func (t *Grant) end(err error) {
 	if release {
 		t.f.Release()
 	}
-	switch {
-	case err != nil:
-		t.g.mu.Lock()
-		t.g.leaked = append(t.g.leaked, t)
-		t.g.mu.Unlock()
-	case t.w != nil:
-		t.retire()
-	}
-	t.g.exit()
+	t.g.settle(t, err != nil)
 	close(t.done)
-}
-
-// retire keeps the window of a grant that ended well, if it is known to be unbound.
-func (t *Grant) retire() {
-	t.g.keep(t.w)
 }

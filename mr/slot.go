@@ -28,10 +28,10 @@ type holder struct {
 	off, n uint32 // its extent in the slot; changes only while it is not live
 
 	// guarded by slot.mu; used only while shared
-	live       bool
-	foff, fn   uint32 // what flies
-	direction  Direction
-	quarantine bool
+	live      bool
+	foff, fn  uint32 // what flies
+	direction Direction
+	leaked    bool
 }
 
 // slot is a piece of a region that is handed out as one.
@@ -48,6 +48,7 @@ type slot struct {
 
 	trace   atomic.Pointer[trace]
 	flights atomic.Int32 // flying holders, counted only while shared
+	lost    atomic.Bool  // a flight over it was leaked
 
 	mu    sync.Mutex
 	refs  int       // guarded by mu: live holders, while shared
@@ -138,6 +139,22 @@ func (s *slot) each(f func(*holder)) {
 			f(x)
 		}
 	}
+}
+
+// beyondUse reports a slot that nobody but the device can have: it was leaked,
+// and no other holder is left.
+func (s *slot) beyondUse() bool {
+	if !s.lost.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first.word.Load()&sharedBit == 0 {
+		return true
+	}
+	all := true
+	s.each(func(h *holder) { all = all && h.leaked })
+	return all
 }
 
 // overlapped reports a flight of another holder over [off, off+n) that does not

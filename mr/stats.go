@@ -11,7 +11,7 @@ type ClassStats struct {
 	Slots    int    // buffers that exist
 	Free     int    // about how many of them are free
 	InFlight int    // how many of the others the device owns
-	Gets     uint64 // handed out, ever
+	Gets     uint64 // handed out; begins again after 2^40
 	Waits    uint64 // Gets that found none and had to wait
 	Waiting  int    // Gets that wait now
 	Borrowed uint64 // handed out for smaller requests
@@ -51,7 +51,7 @@ func (p *Pool) Stats() PoolStats {
 		st.Backing = p.regions[n-1].backing
 	}
 	for _, c := range p.classes {
-		cs := ClassStats{Size: int(c.size), Slots: c.slots, Free: int(min(c.idle(), uint64(c.slots))), Gets: c.gets.Load(), Waits: c.waits, Waiting: int(c.waiting.Load()), Borrowed: c.borrowed}
+		cs := ClassStats{Size: int(c.size), Slots: c.slots, Free: c.idle(), Gets: c.gets(), Waits: c.waits, Waiting: int(c.waiting.Load()), Borrowed: c.borrowed}
 		for _, s := range *c.table.Load() {
 			if s != nil && s.flying() {
 				cs.InFlight++

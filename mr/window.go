@@ -50,6 +50,24 @@ func (g *Granter) keep(w *window) {
 	}
 }
 
+// settle takes back what a grant that has ended held. A window that nothing could
+// free waits for Close: its binding goes with it, or with the queue pair.
+func (g *Granter) settle(t *Grant, leaked bool) {
+	if t.w != nil && t.unbound {
+		g.keep(t.w)
+	} else if t.free() != nil || leaked {
+		g.mu.Lock()
+		g.stuck = append(g.stuck, t)
+		g.mu.Unlock()
+	}
+	g.mu.Lock()
+	g.open--
+	if leaked {
+		g.leaks++
+	}
+	g.mu.Unlock()
+}
+
 // isHardware tells a device on a bus from rxe, siw and the software device.
 func isHardware(c *verbs.Context) bool {
 	p := c.SysfsPath()
@@ -63,8 +81,8 @@ func isHardware(c *verbs.Context) bool {
 	return err == nil && !strings.Contains(real, "/devices/virtual/")
 }
 
-// Close frees the idle windows. ErrInUse while a grant has not ended. What leaked
-// grants held is tried once more.
+// Close frees the idle windows. ErrInUse while a grant has not ended. Windows
+// and regions that could not be freed are tried once more.
 func (g *Granter) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -78,11 +96,11 @@ func (g *Granter) Close() error {
 		}
 		g.idle = g.idle[:len(g.idle)-1]
 	}
-	for len(g.leaked) > 0 {
-		if err := g.leaked[len(g.leaked)-1].free(); err != nil {
+	for len(g.stuck) > 0 {
+		if err := g.stuck[len(g.stuck)-1].free(); err != nil {
 			return err
 		}
-		g.leaked = g.leaked[:len(g.leaked)-1]
+		g.stuck = g.stuck[:len(g.stuck)-1]
 	}
 	return nil
 }
@@ -102,5 +120,5 @@ type GranterStats struct {
 func (g *Granter) Stats() GranterStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return GranterStats{g.granted.Load(), g.revoked.Load(), g.hard.Load(), g.killed.Load(), g.open, len(g.idle), len(g.leaked)}
+	return GranterStats{g.granted.Load(), g.revoked.Load(), g.hard.Load(), g.killed.Load(), g.open, len(g.idle), g.leaks}
 }
