@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zrdma/zrdma/internal/provider"
+	"github.com/zrdma/zrdma/internal/roce/link"
 )
 
 // Manager is the connection manager of one device.
@@ -114,7 +115,7 @@ func (m *Manager) rearm() {
 		m.timerAt = time.Time{}
 		return
 	}
-	d := max(time.Until(at), 0)
+	d := link.Align(time.Until(at), link.CMWait) // of a virtual network, where no packet arrives
 	if m.timer == nil {
 		m.timer = time.AfterFunc(d, m.tick)
 	} else {
