@@ -227,7 +227,7 @@ func TestLostRTU(t *testing.T) {
 			p.b.m.HandleQPEvent(q.qpn, provider.EventPathMig)
 			p.b.m.HandleQPEvent(q.qpn+1, provider.EventCommEst)
 			s.quiet()
-			want := provider.CMEventEstablished
+			want, start := provider.CMEventEstablished, time.Now()
 			switch how {
 			case "data":
 				p.b.m.HandleQPEvent(q.qpn, provider.EventCommEst)
@@ -239,6 +239,7 @@ func TestLostRTU(t *testing.T) {
 				want = provider.CMEventDisconnected
 			}
 			s.next(want)
+			require.Equal(t, how == "repeated", time.Since(start) > 0)
 			s.quiet()
 		}
 	})
@@ -354,8 +355,18 @@ func TestCloseTellsThePeer(t *testing.T) {
 func TestRequestTakenBack(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t).ask()
+		p.net.set(func(_, _ netip.Addr, b mad, deliver func()) {
+			var r rej
+			if h, _ := parseHeader(&b); h.attr == attrREJ {
+				r.parse(&b)
+				require.Equal(t, [2]uint8{aboutOther, 8}, [2]uint8{r.about, r.infoLen})
+				require.Equal(t, uint64(7), be.Uint64(r.info[:]), "the device's GUID: the kernel finds the request by it")
+			}
+			deliver()
+		})
 		p.c.end()
 		p.l.quiet()
+		p.net.set(nil)
 		p.ask()
 		s, _ := p.l.request()
 		p.c.end()
@@ -489,7 +500,10 @@ func TestUD(t *testing.T) {
 func TestDeviceRemoved(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t).connect()
+		wild := p.b.id(provider.PSTCP)
+		require.NoError(t, wild.Listen(1))
 		p.b.m.DeviceRemoved()
+		wild.quiet()
 		p.s.next(provider.CMEventDeviceRemoval)
 		p.l.next(provider.CMEventDeviceRemoval)
 		require.Equal(t, error(syscall.ENODEV), p.s.Establish())
@@ -554,5 +568,91 @@ func TestEndpoint(t *testing.T) {
 		_, err = e.GetRequest(t.Context(), ch, 1)
 		require.Equal(t, error(syscall.ECANCELED), err)
 		require.NoError(t, e.Close())
+	})
+}
+
+// What each side offers limits what the other asks of it.
+func TestDepths(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t).ask()
+		s, _ := p.l.request()
+		q := s.makeQP()
+		few := params
+		few.ResponderResources, few.InitiatorDepth = 1, 0
+		require.NoError(t, s.Accept(&few))
+		p.c.next(provider.CMEventEstablished)
+		a, b := p.cq.get(), q.get()
+		require.Equal(t, [2]uint8{1, 0}, [2]uint8{a.MaxRdAtomic, a.MaxDestRdAtomic})
+		require.Equal(t, [2]uint8{0, 1}, [2]uint8{b.MaxRdAtomic, b.MaxDestRdAtomic})
+		access := func(x *peer) provider.AccessFlags {
+			a, _, err := x.InitQPAttr(provider.QPSInit)
+			require.NoError(t, err)
+			return a.AccessFlags
+		}
+		require.Equal(t, provider.AccessRemoteWrite, access(p.c))
+		require.Equal(t, provider.AccessRemoteWrite|provider.AccessRemoteRead|provider.AccessRemoteAtomic, access(s))
+	})
+}
+
+// Messages about a connection count only from its peer, with its ids and, at the
+// end, its queue pair.
+func TestForeignMessages(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t).connect()
+		c, s := p.c.conn, p.s.conn
+		evil := netip.MustParseAddr("10.0.0.66")
+		send := func(from netip.Addr, a attrID, m message) {
+			var b mad
+			header{attr: a}.put(&b)
+			m.put(&b)
+			p.b.m.HandleMAD(from, p.b.addrs[0], b[:])
+		}
+		unknown := p.b.m.Stats().Unknown
+		good := ids{c.id, s.id, s.localQPN}
+		send(evil, attrDREQ, &good)
+		send(p.a.addrs[0], attrDREQ, &ids{c.id, s.id, s.localQPN + 1})
+		send(p.a.addrs[0], attrDREQ, &ids{c.id + 1, s.id, s.localQPN})
+		send(evil, attrREJ, &rej{localID: c.id, remoteID: s.id, about: aboutOther, reason: rejConsumer})
+		send(evil, attrREJ, &rej{localID: c.id, remoteID: s.id, about: aboutREQ, reason: rejTimeout})
+		send(p.a.addrs[0], attrID(99), &good)
+		p.s.quiet()
+		require.Equal(t, unknown+5, p.b.m.Stats().Unknown)
+		require.Equal(t, uint64(1), p.b.m.Stats().Malformed)
+		send(p.a.addrs[0], attrDREQ, &good)
+		p.s.next(provider.CMEventDisconnected)
+	})
+}
+
+// An answer that nobody waits for ends the peer's waiting.
+func TestAnswerToNobody(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t).ask()
+		s, _ := p.l.request()
+		p.net.lose(attrREJ)
+		p.c.end()
+		require.NoError(t, s.Accept(&params))
+		require.Equal(t, int32(rejCommID), s.next(provider.CMEventRejected).Status)
+	})
+}
+
+// A request of a connection that is over comes late.
+func TestLateRequest(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t)
+		var late func()
+		p.net.set(func(_, _ netip.Addr, b mad, deliver func()) {
+			if h, _ := parseHeader(&b); h.attr == attrREQ {
+				late = deliver
+			}
+			deliver()
+		})
+		p.connect()
+		require.NoError(t, p.c.Disconnect())
+		require.NoError(t, p.s.Disconnect())
+		p.net.sent()
+		late()
+		require.Equal(t, []attrID{attrREJ}, p.net.sent(), "stale")
+		p.l.quiet()
+		p.c.next(provider.CMEventDisconnected)
 	})
 }

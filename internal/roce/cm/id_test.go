@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -334,4 +335,32 @@ func TestAddrInfo(t *testing.T) {
 	require.Equal(t, at("10.0.0.9:7"), l[0].Dst)
 	require.NoError(t, x.ResolveAddrInfo("10.0.0.9", "no such service", nil))
 	x.next(provider.CMEventAddrinfoError)
+}
+
+// A waiter that gives up just as an event comes leaves it to the others.
+func TestGivingUpLosesNoEvent(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNetwork()
+		x := n.host(t, "10.0.0.1").id(provider.PSTCP)
+		for range 200 {
+			ctx, cancel := context.WithCancel(t.Context())
+			got := make(chan error, 2)
+			go func() { _, err := x.ch.Get(ctx, fresh); got <- err }()
+			go func() { _, err := x.ch.Get(t.Context(), fresh); got <- err }()
+			synctest.Wait()
+			cancel()
+			require.NoError(t, x.WriteEvent(provider.CMEventUser, 0, 0))
+			first, second := <-got, error(nil)
+			if first == nil { // the first took it; the other needs one more
+				require.NoError(t, x.WriteEvent(provider.CMEventUser, 0, 0))
+			}
+			second = <-got
+			require.True(t, first == nil || second == nil)
+			for {
+				if _, err := x.ch.TryGet(fresh); err != nil {
+					break
+				}
+			}
+		}
+	})
 }
