@@ -138,6 +138,7 @@ func (q *cq) push(wc *provider.WC, solicited bool) {
 	}
 	q.mu.Unlock()
 	if q.virtual {
+		q.polls.Store(0)
 		select {
 		case q.pushed <- struct{}{}:
 		default:
@@ -214,16 +215,19 @@ func (q *cq) takeEx(wc []provider.WCEx) (int, error) {
 }
 
 // yieldPolls is how often an empty poll lets other goroutines run: on a machine
-// with few processors the peer, or the timers, may be waiting for this one.
+// with few processors the peer, or the timers, may be waiting for this one. In
+// virtual time it is after how many in a row each takes twice as long, up to 16
+// microseconds, so that a second of them is not a million.
 const yieldPolls = 64
 
 // look drives the device once, for a poller that found nothing. Where time is a
 // test's, it lets a little of it pass: else a loop of polls would stop the clock.
 func (q *cq) look() {
 	q.n.progress()
+	k := q.polls.Add(1)
 	if q.virtual {
-		time.Sleep(link.Align(time.Microsecond, link.PollWait))
-	} else if q.polls.Add(1)%yieldPolls == 0 {
+		time.Sleep(link.Align(time.Microsecond<<min(k/yieldPolls, 4), link.PollWait))
+	} else if k%yieldPolls == 0 {
 		runtime.Gosched()
 	}
 }

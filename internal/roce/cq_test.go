@@ -374,6 +374,14 @@ func TestCQVirtualTime(t *testing.T) {
 			n, _ = q.Poll(wc[:])
 		}
 		require.Equal(t, time.Millisecond, time.Since(start).Truncate(10*time.Microsecond))
+		polls := 0
+		later(time.Second, 9)
+		for n := 0; n == 0; polls++ {
+			n, _ = q.Poll(wc[:])
+		}
+		require.Equal(t, time.Second+time.Millisecond, time.Since(start).Truncate(100*time.Microsecond))
+		require.Less(t, polls, 70_000)
+		start = time.Now()
 		later(time.Second, 2)
 		n, err := q.PollSpin(wc[:], int64(time.Minute))
 		require.NoError(t, err)
