@@ -75,8 +75,9 @@ type GranterConfig struct {
 	// 0: 3 ms on rxe and other software devices, none on hardware. Negative: none.
 	Quarantine time.Duration
 
-	// Grace bounds each step of a fence that its caller no longer waits for;
-	// 0: 5 s. When nothing is proven by then the memory is leaked, and counted.
+	// Grace bounds each step of a fence; 0: 5 s. After it the next, harder one is
+	// tried: deallocating the window, then killing the queue pair. When nothing is
+	// proven after the last the memory is leaked, and counted.
 	Grace time.Duration
 
 	// IdleWindows are kept for the next Grant; 0: 64, negative: none.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -287,23 +288,40 @@ func (t *Grant) fence(ctx context.Context) {
 		t.loose()
 		t.after(t.g.quiet)
 	case t.mech == ByWindow:
-		wr := verbs.SendWR{Opcode: verbs.WRLocalInv, Flags: verbs.SendSignaled, InvalidateRKey: t.remote.RKey}
-		err := t.q.PostControl(ctx, wr, func(err error) {
-			if err != nil {
-				go t.harder(err) // a flush proves nothing
-				return
-			}
-			t.loose()
-			t.after(t.g.quiet)
-		})
-		if err != nil {
-			go t.harder(err)
-		}
+		t.invalidate(ctx)
 	default:
 		go t.harder(nil) // both can take long
 	}
 }
 
+// invalidate posts LOCAL_INV. Of its completion and the end of the grace whatever
+// comes first decides how the fence goes on.
+func (t *Grant) invalidate(ctx context.Context) {
+	var decided atomic.Bool
+	late := time.AfterFunc(t.g.cfg.Grace, func() {
+		if decided.CompareAndSwap(false, true) {
+			t.harder(fmt.Errorf("LOCAL_INV has not completed within %v", t.g.cfg.Grace))
+		}
+	})
+	outcome := func(err error) {
+		if !decided.CompareAndSwap(false, true) {
+			return
+		}
+		late.Stop()
+		if err != nil {
+			go t.harder(err) // a flush proves nothing
+			return
+		}
+		t.loose()
+		t.after(t.g.quiet)
+	}
+	wr := verbs.SendWR{Opcode: verbs.WRLocalInv, Flags: verbs.SendSignaled, InvalidateRKey: t.remote.RKey}
+	if err := t.q.PostControl(ctx, wr, outcome); err != nil {
+		outcome(fmt.Errorf("posting LOCAL_INV: %w", err))
+	}
+}
+
+// loose notes that the window is unbound.
 func (t *Grant) loose() {
 	t.mu.Lock()
 	t.unbound = true
