@@ -19,8 +19,8 @@ type Message struct {
 	HasImm bool
 	// Written is how many bytes a WriteImm has put into this side's memory.
 	Written int
-	// Invalidated is the key that the message took away, where the device tells (rxe does not); 0 for none.
-	Invalidated verbs.RKey
+	// WC is the completion, for mr.Grant.Invalidated and the like.
+	WC verbs.WC
 }
 
 // ring is a receive queue and the memory posted to it: a connection's own, or
@@ -360,12 +360,9 @@ func (c *Conn) received(wc *verbs.WC) {
 		return
 	}
 	c.stats.received.Add(1)
-	m := Message{Conn: c, HasImm: wc.Flags&verbs.WCWithImm != 0}
+	m := Message{Conn: c, WC: *wc, HasImm: wc.Flags&verbs.WCWithImm != 0}
 	if m.HasImm {
 		m.Imm = wc.Imm()
-	}
-	if wc.Flags&verbs.WCWithInv != 0 {
-		m.Invalidated = wc.InvalidatedRKey()
 	}
 	if wc.Opcode == verbs.WCRecvRDMAWithImm {
 		f.Release()

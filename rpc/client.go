@@ -1,0 +1,267 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	mrand "math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zrdma/zrdma/mr"
+	"github.com/zrdma/zrdma/qp"
+)
+
+// Client calls one server. Its methods may be called from any goroutine.
+type Client struct {
+	cfg     Config
+	addr    string
+	d       *qp.Device
+	granter *mr.Granter
+	bootID  uint64
+	token   atomic.Uint64
+	invoke  Invoker
+
+	mu      sync.Mutex
+	cur     *clientSession // guarded by mu, as all below
+	dialing bool
+	changed chan struct{} // closed and replaced whenever cur or lastErr changes
+	attempt uint64        // dials that have ended
+	lastErr error         // of the last dial
+	closed  bool
+	gen     uint32
+	server  uint64 // boot id of the server
+
+	life context.Context
+	die  context.CancelFunc
+	wg   sync.WaitGroup // sessions being closed, dials, fences
+
+	stats clientStats
+}
+
+// process tells this process from one that had its address before.
+var process = sync.OnceValue(func() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return binary.LittleEndian.Uint64(b[:]) | 1
+})
+
+// Dial connects to a server, host:port. The first connection is made before it
+// returns; later ones when they are needed.
+func Dial(ctx context.Context, addr string, cfg Config) (*Client, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	d := cfg.Device
+	if d == nil {
+		if d, err = defaultDevice(); err != nil {
+			return nil, err
+		}
+	}
+	c := &Client{cfg: cfg, addr: addr, d: d, bootID: process(), changed: make(chan struct{})}
+	c.life, c.die = context.WithCancel(context.Background())
+	c.invoke = chain(cfg.ClientInterceptors, c.call)
+	if c.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: time.Second}); err != nil {
+		return nil, err
+	}
+	if _, err := c.session(ctx, false); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// session is a live session, dialled if there is none. With wait it goes on
+// trying until ctx ends, else one failed attempt is the answer.
+func (c *Client) session(ctx context.Context, wait bool) (*clientSession, error) {
+	c.mu.Lock()
+	if s := c.cur; s != nil { // the usual case
+		c.mu.Unlock()
+		return s, nil
+	}
+	start := c.attempt
+	for {
+		if c.closed {
+			c.mu.Unlock()
+			return nil, fmt.Errorf("rpc: client of %s: %w", c.addr, ErrClosed)
+		}
+		if s := c.cur; s != nil {
+			c.mu.Unlock()
+			return s, nil
+		}
+		if c.cfg.NoReconnect && c.gen > 0 {
+			c.mu.Unlock()
+			return nil, fmt.Errorf("%w: %s: the connection ended and Config.NoReconnect is set", ErrUnavailable, c.addr)
+		}
+		if !wait && c.attempt > start && c.lastErr != nil {
+			err := c.lastErr
+			c.mu.Unlock()
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if !c.dialing {
+			c.dialing = true
+			c.wg.Add(1)
+			go c.redial()
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, c.addr, ctx.Err())
+		}
+		c.mu.Lock()
+	}
+}
+
+// dials bounds the connections that a process makes at a time.
+var dials = make(chan struct{}, 16)
+
+// redial makes a session, off the path of requests, until it has one or nobody
+// can want it any more.
+func (c *Client) redial() {
+	defer c.wg.Done()
+	backoff := 10 * time.Millisecond
+	for {
+		s, err := c.dial()
+		c.mu.Lock()
+		c.attempt++
+		c.lastErr = err
+		if err == nil {
+			c.cur = s
+		}
+		stop := err == nil || c.closed || c.cfg.NoReconnect
+		if stop {
+			c.dialing = false
+		}
+		close(c.changed)
+		c.changed = make(chan struct{})
+		c.mu.Unlock()
+		if stop {
+			return
+		}
+		c.cfg.Logger.Debug("rpc: dial failed", "peer", c.addr, "err", err, "next", backoff)
+		pause := time.NewTimer(backoff/2 + mrand.N(backoff))
+		select {
+		case <-pause.C:
+		case <-c.life.Done():
+			pause.Stop()
+		}
+		backoff = min(2*backoff, c.cfg.MaxBackoff)
+	}
+}
+
+func (c *Client) dial() (_ *clientSession, err error) {
+	select {
+	case dials <- struct{}{}:
+		defer func() { <-dials }()
+	case <-c.life.Done():
+		return nil, ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(c.life, c.cfg.DialTimeout)
+	defer cancel()
+	c.mu.Lock()
+	c.gen++
+	gen := c.gen
+	c.mu.Unlock()
+	cs := newClientSession(c, gen)
+	s := cs.session
+	conf := c.cfg.conn(s.onMessage, s.onEnd)
+	var nc net.Conn
+	var control *qp.Conn
+	switch {
+	case c.cfg.TLS != nil:
+		nc, err = (&tls.Dialer{Config: c.cfg.TLS}).DialContext(ctx, "tcp", c.addr)
+		if err == nil {
+			control, err = c.d.Exchange(ctx, nc.(*tls.Conn), conf)
+		}
+	case c.cfg.PlainTCP:
+		nc, err = (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
+		if err == nil {
+			control, err = c.d.ExchangeUnsafe(ctx, nc, conf)
+		}
+	default:
+		control, err = c.d.Dial(ctx, c.addr, conf)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rpc: dial %s: %w", c.addr, err)
+	}
+	if err = s.adopt(control, true); err == nil {
+		err = s.greet(ctx)
+	}
+	if err != nil {
+		s.end(err)
+		s.close()
+		return nil, fmt.Errorf("rpc: dial %s: %w", c.addr, err)
+	}
+	cs.limit(int(min(uint32(c.cfg.MaxCalls), s.remote.calls)))
+	c.mu.Lock()
+	if c.server != 0 && c.server != s.remote.bootID {
+		c.stats.restarts.Add(1)
+	}
+	c.server = s.remote.bootID
+	c.mu.Unlock()
+	c.stats.sessions.Add(1)
+	return cs, nil
+}
+
+// lose forgets a session that ended, or that takes no new calls.
+func (c *Client) lose(cs *clientSession) {
+	c.mu.Lock()
+	if c.cur == cs {
+		c.cur = nil
+		close(c.changed)
+		c.changed = make(chan struct{})
+	}
+	c.mu.Unlock()
+}
+
+// Close ends the client. Calls under way end with ErrClosed or ErrIndeterminate;
+// memory of theirs has come back when it returns.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	cs := c.cur
+	c.cur = nil
+	close(c.changed)
+	c.changed = make(chan struct{})
+	c.mu.Unlock()
+	c.die()
+	if cs != nil {
+		cs.session.tell(cs.control(), &header{typ: msgClose})
+		cs.session.end(ErrClosed)
+	}
+	c.wg.Wait()
+	return c.granter.Close()
+}
+
+var shared struct {
+	sync.Mutex
+	d *qp.Device
+}
+
+// defaultDevice is opened once for all who name none, and stays open.
+func defaultDevice() (*qp.Device, error) {
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.d == nil {
+		d, err := qp.Open(qp.DeviceConfig{})
+		if err != nil {
+			return nil, err
+		}
+		shared.d = d
+	}
+	return shared.d, nil
+}
+
+var errGoAway = errors.New("rpc: the server is shutting down")

@@ -1,0 +1,48 @@
+// Package rpc calls methods of another process, with small arguments in messages
+// and blocks of data as memory: the devices move those between the buffers of
+// caller and handler, and no CPU copies them.
+//
+//	srv, err := rpc.NewServer(rpc.ServerConfig{})
+//	srv.Handle("block.read", func(ctx context.Context, c *rpc.ServerCall) error {
+//		...
+//		if err := c.Push(ctx, block); err != nil { // into the caller's buffer
+//			return err
+//		}
+//		return c.Reply(nil)
+//	})
+//	l, err := srv.Listen(ctx, ":7471")
+//	go srv.Serve(l)
+//
+//	cl, err := rpc.Dial(ctx, "storage-7:7471", rpc.Config{})
+//	reply, err := cl.Call(ctx, "block.read", args, rpc.ReadInto(buf))
+//	defer reply.Release()
+//
+// # Ownership
+//
+// A call takes the buffers it is given; Reply.Buf gives new rights to them. After
+// an error they are the library's, which releases them once no device can touch
+// them. What a Reply or a ServerCall lends (Body) ends with Release, or with the
+// handler.
+//
+// # Cancellation
+//
+// When the context of a call ends, Call returns at once; the memory does not. The
+// server is told, ends the handler's context, waits for its one-sided operations
+// and acknowledges; or, when it does not within Config.Grace, the right to the
+// memory is taken away by a fence (package mr). The connection lives on.
+//
+// # Failure
+//
+// A call is done at most once. When the connection ends under one that was sent,
+// its error is ErrIndeterminate; calls marked Idempotent are sent again instead.
+//
+// # Concurrency
+//
+// Client and Server may be used from any goroutine, a ServerCall from its
+// handler's. Handlers run in goroutines of their own; those of one order key one
+// after the other.
+//
+// # Cleanup
+//
+// Clients and servers, then the Device. Close waits until no memory is in flight.
+package rpc

@@ -1,0 +1,458 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/zrdma/zrdma/mr"
+	"github.com/zrdma/zrdma/qp"
+)
+
+// Handler answers calls of a method, in a goroutine of its own. An error that is
+// no *Error goes to the caller with the code Unknown. A handler that returns nil
+// without Reply has answered with nothing. c and what it lends are the handler's
+// until it returns.
+type Handler func(ctx context.Context, c *ServerCall) error
+
+// ServerInterceptor is put around every call that a server handles.
+type ServerInterceptor func(ctx context.Context, c *ServerCall, next Handler) error
+
+// ServerConfig configures a Server. The zero value is good.
+type ServerConfig struct {
+	Config // what is for clients only is ignored
+
+	// MaxBytes bounds the bulk data of calls being handled, over all sessions; a
+	// call beyond it is refused before its data moves. 0: 256 MiB.
+	MaxBytes int64
+	// MaxSessions bounds the sessions; 0: 4096.
+	MaxSessions  int
+	Interceptors []ServerInterceptor // the first is the outermost
+}
+
+type method struct {
+	name string
+	h    Handler
+}
+
+// Server answers calls. Register handlers with Handle, then Serve.
+type Server struct {
+	cfg     ServerConfig
+	d       *qp.Device
+	granter *mr.Granter
+	bootID  uint64
+
+	mu        sync.Mutex
+	methods   map[uint32]*method // guarded by mu until serving; read-only then
+	sessions  map[*serverSession]struct{}
+	listeners map[interface{ Close() error }]struct{}
+	serving   bool
+	closed    bool
+	draining  bool
+	life      context.Context
+	die       context.CancelFunc
+	wg        sync.WaitGroup // sessions, handlers, accept loops
+	bytes     budget
+	stats     serverStats
+}
+
+// NewServer makes a server.
+func NewServer(cfg ServerConfig) (*Server, error) {
+	var err error
+	if cfg.Config, err = cfg.Config.withDefaults(); err != nil {
+		return nil, err
+	}
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 256 << 20
+	}
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = 4096
+	}
+	if cfg.MaxBytes < 0 || cfg.MaxSessions < 0 {
+		return nil, errors.New("rpc: ServerConfig.MaxBytes and MaxSessions must not be negative")
+	}
+	d := cfg.Device
+	if d == nil {
+		if d, err = defaultDevice(); err != nil {
+			return nil, err
+		}
+	}
+	s := &Server{cfg: cfg, d: d, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{},
+		listeners: map[interface{ Close() error }]struct{}{}}
+	s.bytes.left.Store(cfg.MaxBytes)
+	s.life, s.die = context.WithCancel(context.Background())
+	if s.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: time.Second}); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Handle registers the handler of a method, before the first Serve. It panics for a
+// name that is taken, empty, or whose number on the wire another name has: choose
+// another one.
+func (s *Server) Handle(name string, h Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := MethodID(name)
+	switch m := s.methods[id]; {
+	case name == "" || h == nil:
+		panic("rpc: Handle without a name or a handler")
+	case s.serving:
+		panic("rpc: Handle after Serve")
+	case m != nil && m.name == name:
+		panic("rpc: two handlers of " + name)
+	case m != nil:
+		panic(fmt.Sprintf("rpc: %q and %q have the same number on the wire, %#x; rename one", m.name, name, id))
+	}
+	for i := len(s.cfg.Interceptors) - 1; i >= 0; i-- {
+		f, next := s.cfg.Interceptors[i], h
+		h = func(ctx context.Context, c *ServerCall) error { return f(ctx, c, next) }
+	}
+	s.methods[id] = &method{name: name, h: h}
+}
+
+// Listen binds addr, host:port, in the way that Config chooses: rdma_cm, or TCP
+// with TLS. Serve it. Port 0 chooses one.
+func (s *Server) Listen(ctx context.Context, addr string) (*Listener, error) {
+	switch {
+	case s.cfg.TLS != nil:
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("rpc: %w", err)
+		}
+		return &Listener{s: s, tcp: l, tls: s.cfg.TLS}, nil
+	case s.cfg.PlainTCP:
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("rpc: %w", err)
+		}
+		return &Listener{s: s, tcp: l}, nil
+	}
+	return s.listenCM(ctx, addr)
+}
+
+// Listener is where a server accepts sessions.
+type Listener struct {
+	s   *Server
+	tcp net.Listener
+	tls *tls.Config
+	cm  *qp.Listener
+	// The control queue pair of a session begins before the session is known.
+	pending sync.Map // *qp.Conn to *serverSession
+}
+
+func (s *Server) listenCM(ctx context.Context, addr string) (*Listener, error) {
+	l := &Listener{s: s}
+	conf := s.cfg.conn(func(c *qp.Conn, m qp.Message) {
+		if ss, ok := l.of(c); ok {
+			ss.onMessage(c, m)
+		} else {
+			_ = m.Buf.Release()
+		}
+	}, func(c *qp.Conn, err error) {
+		if ss, ok := l.of(c); ok {
+			ss.onEnd(c, err)
+		}
+		l.pending.Delete(c)
+	})
+	var err error
+	l.cm, err = s.d.Listen(ctx, addr, conf)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// of finds the session of a control queue pair; the first message makes it.
+func (l *Listener) of(c *qp.Conn) (*serverSession, bool) {
+	if v, ok := l.pending.Load(c); ok {
+		return v.(*serverSession), true
+	}
+	v, _ := l.pending.LoadOrStore(c, newServerSession(l.s))
+	return v.(*serverSession), true
+}
+
+// Addr is the address listened on, host:port.
+func (l *Listener) Addr() string {
+	if l.tcp != nil {
+		return l.tcp.Addr().String()
+	}
+	a := l.cm.Addr()
+	if a.Addr().IsUnspecified() {
+		if ip := firstAddr(l.s.d); ip.IsValid() {
+			a = netip.AddrPortFrom(ip, a.Port())
+		}
+	}
+	return a.String()
+}
+
+func firstAddr(d *qp.Device) netip.Addr {
+	if g, err := d.Context().SelectGID(d.Port(), netip.Addr{}); err == nil {
+		return g.GID.Addr()
+	}
+	return netip.Addr{}
+}
+
+// Close stops accepting; sessions stay.
+func (l *Listener) Close() error {
+	l.s.mu.Lock()
+	delete(l.s.listeners, l)
+	l.s.mu.Unlock()
+	if l.tcp != nil {
+		return l.tcp.Close()
+	}
+	return l.cm.Close()
+}
+
+// Serve accepts sessions on l until it is closed, and closes it. It returns nil
+// when the server or the listener was closed.
+func (s *Server) Serve(l *Listener) error {
+	s.mu.Lock()
+	if s.closed || s.draining {
+		s.mu.Unlock()
+		_ = l.Close()
+		return fmt.Errorf("rpc: serve: %w", ErrClosed)
+	}
+	s.serving = true
+	s.listeners[l] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	defer s.wg.Done()
+	for {
+		err := l.accept(s.life)
+		switch {
+		case err == nil:
+		case s.life.Err() != nil, errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			s.cfg.Logger.Warn("rpc: accept", "err", err)
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+func (l *Listener) accept(ctx context.Context) error {
+	if l.tcp == nil {
+		c, err := l.cm.Accept(ctx)
+		if err != nil {
+			return err
+		}
+		ss, _ := l.of(c)
+		l.s.start(ss, func(context.Context) (*qp.Conn, error) { return c, nil })
+		return nil
+	}
+	nc, err := l.tcp.Accept()
+	if err != nil {
+		return err
+	}
+	ss := newServerSession(l.s)
+	l.s.start(ss, func(ctx context.Context) (*qp.Conn, error) {
+		conf := l.s.cfg.conn(ss.onMessage, ss.onEnd)
+		if l.tls != nil {
+			return l.s.d.Exchange(ctx, tls.Server(nc, l.tls), conf)
+		}
+		return l.s.d.ExchangeUnsafe(ctx, nc, conf)
+	})
+	return nil
+}
+
+// start does the handshake of a session, in a goroutine: a slow peer holds up
+// nobody.
+func (s *Server) start(ss *serverSession, control func(context.Context) (*qp.Conn, error)) {
+	s.mu.Lock()
+	refuse := s.closed || s.draining || len(s.sessions) >= s.cfg.MaxSessions
+	if !refuse {
+		s.sessions[ss] = struct{}{}
+	}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.wg.Done()
+		ctx, cancel := context.WithTimeout(s.life, s.cfg.DialTimeout)
+		defer cancel()
+		c, err := control(ctx)
+		if err == nil {
+			ss.peer = c.Peer()
+			if err = ss.adopt(c, true); err == nil && refuse {
+				err = errors.New("rpc: too many sessions, or the server is closing")
+			}
+			if err == nil {
+				err = ss.welcome(ctx)
+			}
+		}
+		if err != nil {
+			if s.life.Err() == nil {
+				s.cfg.Logger.Warn("rpc: a session did not begin", "peer", ss.peer, "err", err)
+			}
+			ss.session.end(err)
+			return
+		}
+		s.stats.sessions.Add(1)
+		s.mu.Lock()
+		drain := s.draining
+		s.mu.Unlock()
+		if drain {
+			ss.tell(c, &header{typ: msgGoAway})
+		}
+	}()
+}
+
+// Shutdown drains: it stops accepting, tells every client to go elsewhere, waits
+// for the calls under way, and closes. When ctx ends first it closes at once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	for l := range s.listeners {
+		go l.Close()
+	}
+	var l []*serverSession
+	for ss := range s.sessions {
+		l = append(l, ss)
+	}
+	s.mu.Unlock()
+	for _, ss := range l {
+		if c := ss.control(); c != nil {
+			ss.tell(c, &header{typ: msgGoAway})
+		}
+	}
+	err := s.idle(ctx)
+	return errors.Join(err, s.Close())
+}
+
+// idle waits until no session is left.
+func (s *Server) idle(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.mu.Lock()
+		n := len(s.sessions)
+		s.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Close ends every session and waits for the handlers, whose contexts end.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	var ls []*Listener
+	for l := range s.listeners {
+		ls = append(ls, l.(*Listener))
+	}
+	var ss []*serverSession
+	for x := range s.sessions {
+		ss = append(ss, x)
+	}
+	s.mu.Unlock()
+	s.die()
+	for _, l := range ls {
+		_ = l.Close()
+	}
+	for _, x := range ss {
+		x.session.end(ErrClosed)
+	}
+	s.wg.Wait()
+	return s.granter.Close()
+}
+
+// serverSession is the server's half of a session.
+type serverSession struct {
+	*session
+	s *Server
+
+	mu     sync.Mutex
+	calls  map[uint64]*ServerCall // being handled, or offering memory; guarded by mu
+	orders map[uint32]*ServerCall // the last call of each order key
+}
+
+func newServerSession(s *Server) *serverSession {
+	x := newSession(&s.cfg.Config, s.d)
+	x.local = hello{major: major, minor: minor, bootID: s.bootID, slot: uint32(s.cfg.SlotSize), calls: uint32(s.cfg.MaxCalls)}
+	_, _ = rand.Read(x.local.nonce[:])
+	ss := &serverSession{session: x, s: s, calls: map[uint64]*ServerCall{}, orders: map[uint32]*ServerCall{}}
+	x.owner = ss
+	return ss
+}
+
+// gone hears that the session ended: handlers are told, and when all have returned
+// the queue pairs are closed.
+func (ss *serverSession) gone(x *session, err error) {
+	ss.mu.Lock()
+	for _, c := range ss.calls {
+		c.cancel(Canceled)
+	}
+	ss.mu.Unlock()
+	ss.s.wg.Add(1)
+	go func() {
+		defer ss.s.wg.Done()
+		x.close()
+		ss.mu.Lock()
+		var offers []*ServerCall
+		for _, c := range ss.calls {
+			offers = append(offers, c)
+		}
+		ss.mu.Unlock()
+		for _, c := range offers {
+			c.settleOffers()
+		}
+		ss.s.mu.Lock()
+		delete(ss.s.sessions, ss)
+		ss.s.mu.Unlock()
+	}()
+}
+
+// take takes what the client sends, in an engine's goroutine.
+func (ss *serverSession) take(x *session, m qp.Message, msg *message) {
+	switch msg.typ {
+	case msgRequest:
+		ss.request(m, msg)
+	case msgCancel:
+		_ = m.Buf.Release()
+		ss.mu.Lock()
+		c := ss.calls[msg.id]
+		if c != nil {
+			c.cancelled = true
+			c.ackOn = m.Conn
+		}
+		ss.mu.Unlock()
+		if c == nil { // answered already: nothing of it goes on
+			x.tell(m.Conn, &header{typ: msgCancelAck, id: msg.id})
+			return
+		}
+		ss.s.stats.cancelled.Add(1)
+		c.cancel(Canceled)
+		c.settle()
+	case msgBulkDone:
+		_ = m.Buf.Release()
+		ss.mu.Lock()
+		c := ss.calls[msg.id]
+		ss.mu.Unlock()
+		if c != nil {
+			ss.s.wg.Add(1)
+			go func() {
+				defer ss.s.wg.Done()
+				c.settleOffers()
+			}()
+		}
+	default:
+		_ = m.Buf.Release()
+		x.end(fmt.Errorf("rpc: %v from the client %s", msg.typ, x.peer))
+	}
+}
