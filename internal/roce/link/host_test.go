@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,11 +15,18 @@ import (
 	"github.com/zrdma/zrdma/internal/roce/wire"
 )
 
+// Two loopback addresses that no other test process has, nearly, and one that all
+// share.
 var (
-	lo1 = netip.MustParseAddr("127.0.0.1")
-	lo2 = netip.MustParseAddr("127.0.0.2")
+	lo1 = ownLoopback(1)
+	lo2 = ownLoopback(2)
 	lo6 = netip.IPv6Loopback()
 )
+
+func ownLoopback(i int) netip.Addr {
+	p := os.Getpid()
+	return netip.AddrFrom4([4]byte{127, byte(64 + p>>8&127), byte(p), byte(i)})
+}
 
 // open opens an address, waiting for another process's tests to leave it.
 func open(t testing.TB, n Network, addr netip.Addr, h Handler) Link {
@@ -45,18 +53,18 @@ type sink struct {
 	mu       sync.Mutex
 	pkts     []got
 	batches  int
-	busy     bool // in Input
+	busy     map[Link]bool // in Input
 	writable chan struct{}
 }
 
-func newSink() *sink { return &sink{writable: make(chan struct{}, 100)} }
+func newSink() *sink { return &sink{busy: map[Link]bool{}, writable: make(chan struct{}, 100)} }
 
-func (s *sink) Input(_ Link, batch []Rx) {
+func (s *sink) Input(l Link, batch []Rx) {
 	s.mu.Lock()
-	if s.busy {
+	if s.busy[l] {
 		panic("two calls at a time")
 	}
-	s.busy = true
+	s.busy[l] = true
 	s.mu.Unlock()
 	var in []got
 	for _, r := range batch {
@@ -65,7 +73,7 @@ func (s *sink) Input(_ Link, batch []Rx) {
 		in = append(in, g)
 	}
 	s.mu.Lock()
-	s.busy = false
+	s.busy[l] = false
 	s.pkts = append(s.pkts, in...)
 	s.batches++
 	s.mu.Unlock()

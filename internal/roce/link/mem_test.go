@@ -54,7 +54,7 @@ func TestMemoryRefusals(t *testing.T) {
 	l := open(t, n, lo1, newSink())
 	require.Equal(t, 512, l.MTU())
 	require.Equal(t, lo1, l.Addr())
-	_, err := n.Open(netip.MustParseAddr("::ffff:127.0.0.1"), newSink())
+	_, err := n.Open(netip.AddrFrom16(lo1.As16()), newSink())
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
 	_, err = n.Open(netip.IPv4Unspecified(), newSink())
 	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
@@ -183,7 +183,7 @@ func TestAlign(t *testing.T) {
 				require.Less(t, a, max(d, 1)+time.Microsecond)
 				require.EqualValues(t, c*alignStep, time.Now().Add(a).UnixNano()%1000)
 			}
-			time.Sleep(7)
+			time.Sleep(7 * time.Nanosecond)
 		}
 	})
 }
