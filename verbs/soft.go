@@ -139,7 +139,7 @@ func softOpenErr(name string, err error) error {
 	case errors.Is(err, syscall.EADDRINUSE):
 		hint = "two devices of one process cannot share an address either: open the one that there is; another process names another address, as in soft:127.0.0.2"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		hint = "an address of " + name + " is not this machine's: ip addr lists those that are"
+		hint = "`ip addr` lists the addresses of this machine"
 	case errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM):
 		hint = "a firewall or sandbox forbids UDP port 4791 of " + name
 	}

@@ -18,6 +18,9 @@ import (
 // without it the kernel's where it can be used.
 func manager(verb string) (provider.CM, error) {
 	if name, soft := softByDefault(); soft {
+		if name == "" {
+			sayOnce()
+		}
 		m, err := bridge.SoftCM(name)
 		return m, cmErr(verb, err)
 	}
@@ -48,12 +51,10 @@ func managerOf(verb string, dev *verbs.Context) (provider.CM, error) {
 
 // noKernel says why the kernel's connection manager cannot be used, "" when it
 // can. It is found out once: a program stays with what it began with.
-var noKernel = sync.OnceValue(func() string {
-	why := kernelFault()
-	if why != "" {
-		slog.Info("rdmacm: using the software device", "device", "soft:127.0.0.1", "why", why)
-	}
-	return why
+var noKernel = sync.OnceValue(kernelFault)
+
+var sayOnce = sync.OnceFunc(func() {
+	slog.Info("rdmacm: using the software device", "device", "soft:127.0.0.1", "why", noKernel())
 })
 
 func kernelFault() string {
