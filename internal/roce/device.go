@@ -123,6 +123,9 @@ func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
 	}
 	n.mem.seed = d.cfg.Seed
 	n.own = &devCtx{n: n, info: d.info}
+	if net.Virtual() { // a run can be repeated: keys and numbers, too
+		n.mem.seed = uint64(d.info.GUID)
+	}
 	links := make([]link.Link, 0, len(d.cfg.Addrs))
 	for i, a := range d.cfg.Addrs {
 		l, err := net.Open(a, &inbox{n, i})
