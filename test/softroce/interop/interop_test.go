@@ -107,9 +107,15 @@ func cluster(t *testing.T) *softroce.Cluster {
 	if os.Getenv("SOFTROCE_VM_TESTS") == "" {
 		t.Skip("SOFTROCE_VM_TESTS=1 runs the tests that boot VMs")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	return boot(t, softroce.Config{Hosts: 2})
+}
+
+// boot starts VMs whose kernels must not have complained at the end of the test.
+func boot(t *testing.T, cfg softroce.Config) *softroce.Cluster {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	t.Cleanup(cancel)
-	cfg := softroce.Config{Hosts: 2, Log: t.Output()}
+	cfg.Log = t.Output()
+	cfg.Pcap = os.Getenv("SOFTROCE_PCAP") // to look at a failure
 	cfg.Kernel.Version = os.Getenv("KERNEL")
 	c, err := softroce.Start(ctx, cfg)
 	require.NoError(t, err)
