@@ -20,7 +20,7 @@ import (
 func main() {
 	var o options
 	flag.BoolVar(&o.inside, "inside", false, "measure on this machine's device, with `zrdma-verbsbench` beside this program; what the VM runs")
-	flag.IntVar(&o.pairs, "pairs", 5, "pairs of a measurement")
+	flag.IntVar(&o.pairs, "pairs", 5, "quiet rounds of a measurement")
 	flag.StringVar(&o.dev, "d", "rxe0", "device")
 	flag.StringVar(&o.only, "only", "", "measure only what contains this `text`")
 	flag.BoolVar(&o.waits, "waits", false, "compare the ways of waiting instead")

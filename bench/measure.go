@@ -43,14 +43,14 @@ func way(w string, more ...string) goWay {
 func cases(waits bool) []benchCase {
 	if waits {
 		return []benchCase{
-			{"64 B latency, polling", latency, 64, 4000, 1.25, nil, []goWay{way("spin"), way("poll")}},
+			{"64 B latency, polling", latency, 64, 4000, 1.25, nil, []goWay{way("exchange"), way("spin"), way("poll")}},
 			{"64 B latency, events", latency, 64, 2000, 1.5, []string{"-e"}, []goWay{way("events"), way("nap"), way("park"), way("naive")}},
-			{"64 B message rate", "ib_send_bw", 64, 20000, 0.9, nil, []goWay{way("poll"), way("spin"), way("events"), way("poll", "-l", "16")}},
+			{"64 B message rate", "ib_send_bw", 64, 20000, 0.9, nil, []goWay{way("exchange"), way("poll"), way("spin"), way("events"), way("poll", "-l", "16")}},
 		}
 	}
 	return []benchCase{
-		{"64 B latency, polling", latency, 64, 10000, 1.25, nil, []goWay{way("spin")}},
-		{"64 B message rate", "ib_send_bw", 64, 30000, 0.9, nil, []goWay{way("spin", "-l", "16"), way("spin")}},
+		{"64 B latency, polling", latency, 64, 10000, 1.25, nil, []goWay{way("exchange"), way("spin")}},
+		{"64 B message rate", "ib_send_bw", 64, 30000, 0.9, nil, []goWay{way("exchange"), way("exchange", "-l", "16")}},
 		{"4 KiB write", "ib_write_bw", 4 << 10, 10000, 0.95, nil, []goWay{way("spin")}},
 		{"64 KiB write", "ib_write_bw", 64 << 10, 600, 0.95, nil, []goWay{way("spin")}},
 		{"1 MiB write", "ib_write_bw", 1 << 20, 50, 0.95, nil, []goWay{way("spin")}},
@@ -101,26 +101,19 @@ func measure(o options) error {
 		}
 		c := append([]string{b.tool, "-d", o.dev, "-x", gid, "-F", "-s", strconv.Itoa(b.size), "-n", strconv.Itoa(b.iters)}, b.c...)
 		fmt.Printf("\n%s (%s)\n  C: %s\n", b.name, b.unit(), strings.Join(c, " "))
+		rounds := b.rounds(o, gobin, c)
+		quiet, best := quietRounds(rounds, b.tool == latency)
+		fmt.Printf("  %d rounds, %d of them quiet (best C %.4f)\n", len(rounds), len(quiet), best)
+		note := ""
+		if len(quiet) < o.pairs {
+			quiet, note = rounds, " DISTURBED"
+		}
 		values := make([][]float64, len(b.gos)) // ratios, by Go way
 		var cs []float64
-	pairs:
-		for range o.pairs {
-			cv, err := again(func() (float64, error) { return cRun(c, b.tool) })
-			if err != nil {
-				fmt.Println("  GIVEN UP:", err)
-				break
-			}
-			cs = append(cs, cv)
-			for i, g := range b.gos {
-				gv, err := again(func() (float64, error) {
-					return goRun(append([]string{gobin, "-d", o.dev}, goArgs(&b, g)...), b.tool)
-				})
-				if err != nil {
-					fmt.Println("  GIVEN UP:", err)
-					break pairs
-				}
-				fmt.Printf("  C %10.4f   Go %10.4f   ratio %.3f   [%s]\n", cv, gv, gv/cv, g.name)
-				values[i] = append(values[i], gv/cv)
+		for _, r := range quiet {
+			cs = append(cs, (r.c[0]+r.c[1])/2)
+			for i, g := range r.gos {
+				values[i] = append(values[i], g/cs[len(cs)-1])
 			}
 		}
 		for i, g := range b.gos {
@@ -132,8 +125,8 @@ func measure(o options) error {
 			if i == 0 {
 				bar = b.met(r)
 			}
-			line := fmt.Sprintf("%-24s %-14s %11.4f %8.3f  %.3f..%.3f  %5.2f  %-6s %d pairs", b.name, g.name, median(cs), r,
-				slices.Min(values[i]), slices.Max(values[i]), b.bar, bar, len(values[i]))
+			line := fmt.Sprintf("%-24s %-14s %11.4f %8.3f  %.3f..%.3f  %5.2f  %-6s %d of %d%s", b.name, g.name, median(cs), r,
+				slices.Min(values[i]), slices.Max(values[i]), b.bar, bar, len(values[i]), len(rounds), note)
 			fmt.Println("= " + line)
 			table = append(table, line)
 		}
@@ -143,6 +136,73 @@ func measure(o options) error {
 		fmt.Println(l)
 	}
 	return nil
+}
+
+// A round is the Go runs between two C runs.
+type round struct {
+	c   [2]float64
+	gos []float64
+}
+
+const (
+	// quietWithin is how much worse than the best a C run may be that says that
+	// the machine was left alone.
+	quietWithin = 1.3
+	// maxRounds bounds the search for quiet ones, in multiples of those wanted.
+	maxRounds = 4
+)
+
+// rounds measures until enough of them were quiet. It ends early on an error,
+// with what it has.
+func (b *benchCase) rounds(o options, gobin string, c []string) (all []round) {
+	runC := func() (float64, error) { return again(func() (float64, error) { return cRun(c, b.tool) }) }
+	last, err := runC()
+	for err == nil {
+		r := round{c: [2]float64{last}}
+		for _, g := range b.gos {
+			var v float64
+			v, err = again(func() (float64, error) {
+				return goRun(append([]string{gobin, "-d", o.dev}, goArgs(b, g)...), b.tool)
+			})
+			if err != nil {
+				break
+			}
+			fmt.Printf("  C %10.4f   Go %10.4f   [%s]\n", last, v, g.name)
+			r.gos = append(r.gos, v)
+		}
+		if err == nil {
+			last, err = runC()
+		}
+		if err != nil {
+			break
+		}
+		r.c[1] = last
+		all = append(all, r)
+		if quiet, _ := quietRounds(all, b.tool == latency); len(quiet) >= o.pairs || len(all) >= maxRounds*o.pairs {
+			return all
+		}
+	}
+	fmt.Println("  GIVEN UP:", err)
+	return all
+}
+
+// quietRounds picks the rounds between two C runs that are nearly as good as the
+// best one. low: small values are good.
+func quietRounds(all []round, low bool) (quiet []round, best float64) {
+	better := func(a, b float64) bool { return best == 0 || a > b != low }
+	for _, r := range all {
+		for _, c := range r.c {
+			if better(c, best) {
+				best = c
+			}
+		}
+	}
+	for _, r := range all {
+		if low && max(r.c[0], r.c[1]) <= best*quietWithin || !low && min(r.c[0], r.c[1])*quietWithin >= best {
+			quiet = append(quiet, r)
+		}
+	}
+	return quiet, best
 }
 
 // goArgs are perftest's own settings for the case: a completion in 100 up to
@@ -283,5 +343,7 @@ func preamble(o options) {
 	v, _ := exec.Command("ib_send_bw", "--version").CombinedOutput()
 	fmt.Println("perftest:", strings.TrimSpace(string(v)))
 	fmt.Println("host load average at the start:", o.load)
-	fmt.Println("pairs:", o.pairs, "(C, Go, C, Go, ... in one boot); the ratio is the median of the pairs'")
+	fmt.Printf("rounds: C, Go, C, Go, ..., C in one boot, until %d were quiet: both C runs beside the Go runs\n", o.pairs)
+	fmt.Printf("  within %.2f of the best C run of the measurement. The Go runs have no say in that. The ratio is Go to\n", quietWithin)
+	fmt.Println("  the mean of the two C runs, and of these the median")
 }

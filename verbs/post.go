@@ -66,62 +66,69 @@ type sendScratch struct {
 func (q *QP) flatten(f *sendScratch, verb string, wrs []SendWR) (int, error) {
 	f.wr, f.sge = f.wr[:0], f.sge[:0]
 	for i := range wrs {
-		w := &wrs[i]
-		o := provider.WR{
-			ID: w.ID, Opcode: w.Opcode, Flags: w.Flags, RemoteAddr: w.RemoteAddr, RKey: w.RKey,
-			CompareAdd: w.CompareAdd, Swap: w.Swap, Imm: w.Imm, SRQN: w.RemoteSRQN,
-			SGEOff: uint32(len(f.sge)), NumSGE: uint32(len(w.SGList)), MSS: w.MSS,
-			FlushType: w.FlushType, FlushLevel: w.FlushLevel,
+		n := len(f.wr)
+		f.wr = append(f.wr, provider.WR{})
+		if err := q.flattenOne(f, &f.wr[n], &wrs[i], verb); err != nil {
+			f.wr = f.wr[:n]
+			return i, err
 		}
-		switch w.Opcode {
-		case WRLocalInv, WRSendWithInv:
-			o.Imm = uint32(w.InvalidateRKey)
-		case WRBindMW:
-			if w.BindMW == nil || w.BindMR == nil {
-				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "WRBindMW needs BindMW and BindMR; to unbind post WRLocalInv"}
-			}
-			if w.BindMW.h.Closed() || w.BindMR.h.Closed() {
-				return i, verbClosed(verb)
-			}
-			o.MW, o.MR = w.BindMW.p.Handle(), w.BindMR.p.Handle()
-			o.BindAddr, o.BindLength, o.BindAccess = w.BindAddr, w.BindLength, w.BindAccess
-		case WRTSO:
-			o.Hdr, o.HdrSize = addr(w.TSOHeader), uint16(len(w.TSOHeader))
-		case WRAtomicCmpAndSwp, WRAtomicFetchAndAdd, WRAtomicWrite:
-			if w.RemoteAddr&7 != 0 {
-				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "the remote address of an atomic must be a multiple of 8"}
-			}
-		}
-		if q.typ == QPTUD { // elsewhere the address would overlay RemoteAddr
-			if w.AH == nil {
-				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a UD send needs an address handle"}
-			}
-			if w.AH.h.Closed() {
-				return i, verbClosed(verb)
-			}
-			o.AH, o.RemoteQPN, o.RemoteQKey = w.AH.p.Handle(), w.RemoteQPN, w.RemoteQKey
-		}
-		if len(w.Inline) > 0 {
-			if len(w.SGList) > 0 {
-				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "SendWR.Inline and SGList exclude each other"}
-			}
-			o.Flags |= SendInline
-			o.NumSGE = 1
-			f.sge = append(f.sge, SGE{Addr: addr(w.Inline), Length: uint32(len(w.Inline))})
-		}
-		if o.Flags&SendInline != 0 {
-			var n uint64
-			for _, s := range w.SGList {
-				n += uint64(s.Length)
-			}
-			if n+uint64(len(w.Inline)) > uint64(q.cap.MaxInlineData) {
-				return i, &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "inline data is longer than QPCap.MaxInlineData"}
-			}
-		}
-		f.sge = append(f.sge, w.SGList...)
-		f.wr = append(f.wr, o)
 	}
 	return len(wrs), nil
+}
+
+// flattenOne fills o, which is zero, in place: a literal would be copied twice.
+func (q *QP) flattenOne(f *sendScratch, o *provider.WR, w *SendWR, verb string) error {
+	o.ID, o.Opcode, o.Flags, o.RemoteAddr, o.RKey = w.ID, w.Opcode, w.Flags, w.RemoteAddr, w.RKey
+	o.CompareAdd, o.Swap, o.Imm, o.SRQN = w.CompareAdd, w.Swap, w.Imm, w.RemoteSRQN
+	o.SGEOff, o.NumSGE, o.MSS = uint32(len(f.sge)), uint32(len(w.SGList)), w.MSS
+	o.FlushType, o.FlushLevel = w.FlushType, w.FlushLevel
+	switch w.Opcode {
+	case WRLocalInv, WRSendWithInv:
+		o.Imm = uint32(w.InvalidateRKey)
+	case WRBindMW:
+		if w.BindMW == nil || w.BindMR == nil {
+			return &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "WRBindMW needs BindMW and BindMR; to unbind post WRLocalInv"}
+		}
+		if w.BindMW.h.Closed() || w.BindMR.h.Closed() {
+			return verbClosed(verb)
+		}
+		o.MW, o.MR = w.BindMW.p.Handle(), w.BindMR.p.Handle()
+		o.BindAddr, o.BindLength, o.BindAccess = w.BindAddr, w.BindLength, w.BindAccess
+	case WRTSO:
+		o.Hdr, o.HdrSize = addr(w.TSOHeader), uint16(len(w.TSOHeader))
+	case WRAtomicCmpAndSwp, WRAtomicFetchAndAdd, WRAtomicWrite:
+		if w.RemoteAddr&7 != 0 {
+			return &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "the remote address of an atomic must be a multiple of 8"}
+		}
+	}
+	if q.typ == QPTUD { // elsewhere the address would overlay RemoteAddr
+		if w.AH == nil {
+			return &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "a UD send needs an address handle"}
+		}
+		if w.AH.h.Closed() {
+			return verbClosed(verb)
+		}
+		o.AH, o.RemoteQPN, o.RemoteQKey = w.AH.p.Handle(), w.RemoteQPN, w.RemoteQKey
+	}
+	if len(w.Inline) > 0 {
+		if len(w.SGList) > 0 {
+			return &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "SendWR.Inline and SGList exclude each other"}
+		}
+		o.Flags |= SendInline
+		o.NumSGE = 1
+		f.sge = append(f.sge, SGE{Addr: addr(w.Inline), Length: uint32(len(w.Inline))})
+	}
+	if o.Flags&SendInline != 0 {
+		var n uint64
+		for _, s := range w.SGList {
+			n += uint64(s.Length)
+		}
+		if n+uint64(len(w.Inline)) > uint64(q.cap.MaxInlineData) {
+			return &Error{Verb: verb, Cause: syscall.EINVAL, Hint: "inline data is longer than QPCap.MaxInlineData"}
+		}
+	}
+	f.sge = append(f.sge, w.SGList...)
+	return nil
 }
 
 // cannotSend refuses what the specification calls an immediate error. The device

@@ -37,6 +37,7 @@ type Result struct {
 	Wait  string  `json:"wait"`
 	Batch int     `json:"batch"`
 	LatUS float64 `json:"lat_us,omitempty"`
+	TypUS float64 `json:"typ_us,omitempty"` // the median of runs of sampleTurns
 	MiBps float64 `json:"mib_s,omitempty"`
 	Mpps  float64 `json:"mpps,omitempty"`
 
@@ -54,6 +55,7 @@ type end struct {
 	scq, rcq *verbs.CQ
 	peer     address
 	conn     net.Conn
+	lat      samples
 	in       *json.Decoder // one for all: it reads ahead
 	closers  []interface{ Close() error }
 }

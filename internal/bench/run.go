@@ -50,6 +50,7 @@ func Run(ctx context.Context, cfg Config, conn net.Conn) (Result, error) {
 	s := took.Seconds()
 	if cfg.Test == "send_lat" {
 		r.LatUS = s * 1e6 / float64(cfg.Iters) / 2
+		r.TypUS = e.lat.median()
 	} else if s > 0 {
 		r.MiBps = float64(cfg.Iters) * float64(cfg.Size) / (1 << 20) / s
 		r.Mpps = float64(cfg.Iters) / s / 1e6
@@ -84,8 +85,9 @@ func (e *end) pingpong(ctx context.Context, w wait) (time.Duration, error) {
 		}
 		return verbs.WCErr(&wc[0])
 	}
-	start := time.Now()
+	start := e.lat.start(e.cfg.Iters)
 	for i := range e.cfg.Iters + 1 {
+		e.lat.turn(i)
 		if i > 0 || e.cfg.Server {
 			if err := one(e.rcq); err != nil {
 				return 0, err

@@ -43,7 +43,7 @@ func (e *end) turns(ctx context.Context) (time.Duration, error) {
 	recv := e.recvs(1)
 	send := []verbs.SendWR{{Opcode: verbs.WRSend, Flags: verbs.SendSignaled, SGList: []verbs.SGE{e.mr.SGE(0, e.cfg.Size)}}}
 	x := verbs.Exchange{WC: make([]verbs.WC, 2)}
-	start := time.Now()
+	start := e.lat.start(e.cfg.Iters)
 	if e.cfg.Server { // the first message
 		if err := e.turn(ctx, &x, 1); err != nil {
 			return 0, err
@@ -51,6 +51,7 @@ func (e *end) turns(ctx context.Context) (time.Duration, error) {
 		x.Recv = recv
 	}
 	for i := range e.cfg.Iters {
+		e.lat.turn(i)
 		want := 2
 		if e.cfg.Server && i == e.cfg.Iters-1 {
 			want = 1 // the last message has no answer
