@@ -1,7 +1,9 @@
 package cm
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -258,6 +260,20 @@ func (m *machine) destroy(now time.Time, c *conn) {
 		m.disconnect(now, c)
 	}
 	m.orphan(c)
+}
+
+// farewell says of every connection, once more, that it ends. The order is that
+// of their ids, for runs that are to be the same.
+func (m *machine) farewell(now time.Time) {
+	for _, i := range slices.Sorted(maps.Keys(m.conns)) {
+		switch c := m.conns[i]; {
+		case c == nil: // evicted just now
+		case c.st == stDreqSent:
+			m.send(c, &c.msg)
+		default:
+			m.destroy(now, c)
+		}
+	}
 }
 
 // abandon undoes a request whose first message could not be sent.

@@ -656,3 +656,24 @@ func TestLateRequest(t *testing.T) {
 		p.c.next(provider.CMEventDisconnected)
 	})
 }
+
+// A device that closes tells those it is connected with.
+func TestManagerCloses(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t).connect()
+		c, s := p.c, p.s
+		p.ask()
+		p.l.request()
+		p.net.lose(attrDREQ)
+		require.NoError(t, c.Disconnect())
+		p.a.m.Close()
+		s.next(provider.CMEventDisconnected)
+		require.Equal(t, []attrID{attrREQ, attrREP, attrRTU, attrREQ, attrDREQ, attrDREQ, attrREJ}, p.net.sent())
+		c.quiet()
+		require.Equal(t, error(syscall.ENODEV), c.Establish())
+		_, err := p.a.m.CreateID(c.ch, 1, provider.PSTCP)
+		require.Equal(t, error(syscall.ENODEV), err)
+		p.a.m.Close()
+		require.Empty(t, p.net.sent(), "twice")
+	})
+}

@@ -217,13 +217,19 @@ func (m *Manager) forget() {
 	m.rearm()
 }
 
-// Close stops every timer and makes later calls fail with ENODEV. Ids get no
-// event, but can still be closed.
+// Close tells the peers of open connections once, stops every timer and makes
+// later calls fail with ENODEV. Ids get no event, but can still be closed.
 func (m *Manager) Close() {
+	var b batch
 	m.mu.Lock()
+	if !m.closed && !m.gone {
+		m.mc.farewell(time.Now())
+		b.sends = m.mc.out.sends
+	}
 	m.closed = true
 	m.forget()
 	m.mu.Unlock()
+	_ = m.run(&b)
 	m.pdMu.Lock()
 	defer m.pdMu.Unlock()
 	if m.pd != nil && m.pd.Close() == nil {
