@@ -2,6 +2,7 @@ package roce
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -16,7 +17,8 @@ type compChannel struct {
 	wake chan struct{} // holds a token when something changed; only the Get whose turn it is takes it
 
 	mu      sync.Mutex // guards what follows
-	events  []*cq
+	events  []*cq      // taken from head on
+	head    int
 	kicked  bool
 	stopped bool
 }
@@ -58,14 +60,8 @@ func (ch *compChannel) post(q *cq) {
 func (ch *compChannel) forget(q *cq) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	kept := ch.events[:0]
-	for _, e := range ch.events {
-		if e != q {
-			kept = append(kept, e)
-		}
-	}
-	clear(ch.events[len(kept):])
-	ch.events = kept
+	rest := slices.DeleteFunc(ch.events[ch.head:], func(e *cq) bool { return e == q })
+	ch.events = ch.events[:ch.head+len(rest)]
 }
 
 // next takes an event without waiting: EAGAIN when there is none.
@@ -75,11 +71,14 @@ func (ch *compChannel) next() (uint64, syscall.Errno) {
 	switch {
 	case ch.stopped:
 		return 0, syscall.ECANCELED
-	case len(ch.events) > 0:
-		q := ch.events[0]
-		n := copy(ch.events, ch.events[1:])
-		ch.events[n] = nil
-		ch.events = ch.events[:n]
+	case ch.head < len(ch.events):
+		q := ch.events[ch.head]
+		ch.events[ch.head] = nil
+		ch.head++
+		if 2*ch.head >= len(ch.events) {
+			ch.events = slices.Delete(ch.events, 0, ch.head)
+			ch.head = 0
+		}
 		return q.cookie, 0
 	}
 	return 0, syscall.EAGAIN
@@ -151,6 +150,6 @@ func (ch *compChannel) Interrupt() { ch.change(func() { ch.stopped = true }) }
 //
 // Verb: ibv_destroy_comp_channel(3).
 func (ch *compChannel) Close() error {
-	ch.change(func() { ch.stopped, ch.events = true, nil })
+	ch.change(func() { ch.stopped, ch.events, ch.head = true, nil, 0 })
 	return nil
 }

@@ -116,6 +116,9 @@ func TestChannelForgets(t *testing.T) {
 			q.add(1, 1)
 		}
 	}
+	first, err := ch.TryGet()
+	require.NoError(t, err)
+	require.Zero(t, first)
 	require.NoError(t, qs[1].ReqNotify(false))
 	require.NoError(t, qs[1].Close())
 	qs[1].add(2, 1)
@@ -128,7 +131,28 @@ func TestChannelForgets(t *testing.T) {
 		}
 		got = append(got, k)
 	}
-	require.Equal(t, []uint64{0, 2, 0, 2}, got)
+	require.Equal(t, []uint64{2, 0, 2}, got)
+
+	// Long queues of events, taken while they grow.
+	want, next := uint64(0), uint64(0)
+	for i := range 3000 {
+		for range 1 + i%3 {
+			q := newCQ(t, c, provider.CQInit{CQE: 1, Cookie: next, Channel: ch})
+			next++
+			require.NoError(t, q.ReqNotify(false))
+			q.add(1, 1)
+		}
+		k, err := ch.TryGet()
+		require.NoError(t, err)
+		require.Equal(t, want, k)
+		want++
+	}
+	for ; want < next; want++ {
+		k, err := ch.TryGet()
+		require.NoError(t, err)
+		require.Equal(t, want, k)
+	}
+	require.Empty(t, ch.events)
 }
 
 // Queues close while completions come and somebody waits.

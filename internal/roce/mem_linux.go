@@ -38,7 +38,12 @@ func checkMapped(addr, length uint64, write bool) error {
 		switch e := madvise(addr, length, advice); e {
 		case 0:
 			return nil
-		case unix.EINTR, unix.EAGAIN:
+		case unix.EINTR:
+		case unix.ENOMEM, unix.EAGAIN:
+			if err := checkResident(addr, length); err != nil {
+				return err
+			}
+			return syscall.ENOMEM // mapped, and no memory left for it
 		default:
 			return syscall.EFAULT
 		}
