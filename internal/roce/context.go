@@ -29,6 +29,10 @@ func (c *devCtx) Info() provider.DeviceInfo { return c.info }
 // NumCompVectors is one: completions come from whoever drives the device.
 func (c *devCtx) NumCompVectors() int { return 1 }
 
+// Counters gives the counts of the device, for tools that ask for them by type
+// assertion.
+func (c *devCtx) Counters() Counters { return c.n.Counters() }
+
 // GetEvent waits for an asynchronous event.
 //
 // Verb: ibv_get_async_event(3).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -272,4 +273,49 @@ func TestMulticast(t *testing.T) {
 	require.Equal(t, syscall.EINVAL, in.DetachMcast(group, 0))
 	require.NoError(t, in.qp.Close())
 	require.NoError(t, h.Close())
+}
+
+// fullNet has links whose socket is full every third time.
+type fullNet struct{ link.Network }
+
+type fullLink struct {
+	link.Link
+	h     link.Handler
+	calls int
+}
+
+var fulls atomic.Int32
+
+func (n fullNet) Open(a netip.Addr, h link.Handler) (link.Link, error) {
+	l, err := n.Network.Open(a, h)
+	return &fullLink{Link: l, h: h}, err
+}
+
+func (l *fullLink) Flush() error {
+	if err := l.Link.Flush(); err != nil {
+		return err
+	}
+	if l.calls++; l.calls%3 != 0 {
+		return nil
+	}
+	fulls.Add(1)
+	time.AfterFunc(100*time.Microsecond, func() { l.h.Writable(l) })
+	return syscall.EAGAIN
+}
+
+func TestFullSocket(t *testing.T) {
+	net := fullNet{link.Memory(1, link.MemOptions{})}
+	a, b := newEnd(t, net, 0), newEnd(t, net, 1)
+	for _, typ := range []provider.QPType{provider.QPTRC, provider.QPTUC} {
+		x, y := connected(a, b, typ)
+		for i := range uint64(8) {
+			fill(a.mem[:1<<20], i)
+			y.postRecv(i, b.sge(0, 1<<20))
+			x.post(provider.WR{ID: i, Opcode: provider.WRSend}, a.sge(0, 1<<20))
+			ok(t, x.send, i)
+			ok(t, y.recv, i)
+			require.True(t, string(a.mem[:1<<20]) == string(b.mem[:1<<20]), typ)
+		}
+	}
+	require.Greater(t, fulls.Load(), int32(10))
 }

@@ -68,14 +68,26 @@ type Counters struct {
 	BadWrite   uint64 // UC: a WRITE that the memory does not grant
 	MADDropped uint64 // management datagrams nobody took in time
 
-	RC rc.Stats
+	RC   rc.Stats
+	Link link.Stats // of all links together
 }
 
 // Counters gives the counts of the device.
 func (n *node) Counters() Counters {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.stat
+	c := n.stat
+	n.mu.Unlock()
+	for _, l := range n.links {
+		addStats(&c.Link, l.Stats())
+	}
+	return c
+}
+
+func addStats(t *link.Stats, s link.Stats) {
+	t.TxPackets, t.TxBytes, t.TxCalls = t.TxPackets+s.TxPackets, t.TxBytes+s.TxBytes, t.TxCalls+s.TxCalls
+	t.RxPackets, t.RxBytes, t.RxCalls = t.RxPackets+s.RxPackets, t.RxBytes+s.RxBytes, t.RxCalls+s.RxCalls
+	t.RxBadICRC, t.RxMalformed = t.RxBadICRC+s.RxBadICRC, t.RxMalformed+s.RxMalformed
+	t.RxDropped, t.TxDropped = t.RxDropped+s.RxDropped, t.TxDropped+s.TxDropped
 }
 
 // engine is the transport of a queue pair. All under node.mu.
