@@ -74,7 +74,7 @@ func FuzzInput(f *testing.F) {
 			}
 			return mine[int(b)%len(mine)]
 		}
-		for len(in) > 1 {
+		for steps := 0; len(in) > 1 && steps < 100; steps++ {
 			op, arg := in[0], in[1]
 			in = in[1:]
 			switch op % 12 {
