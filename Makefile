@@ -18,7 +18,7 @@ bin/door: bin
 	go test -c -gcflags=all=-d=checkptr -o bin/suite-checkptr.test ./test/suite
 	go test -c -asan -o bin/suite-asan.test ./test/suite
 
-# The ping on a device of this machine, or else on the software device.
+# The main job: a storage client and server moving verified blocks, zero-copy.
 demo:
 	@sh scripts/demo.sh
 

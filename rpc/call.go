@@ -260,7 +260,7 @@ type call struct {
 
 func newClientSession(c *Client, gen uint32) *clientSession {
 	s := newSession(&c.cfg, c.d)
-	s.peer, s.epoch = c.addr, gen
+	s.peer, s.epoch, s.copied = c.addr, gen, &c.stats.copied
 	s.local = hello{major: major, minor: minor, bootID: c.bootID, epoch: gen, slot: uint32(c.cfg.SlotSize), calls: uint32(c.cfg.MaxCalls)}
 	_, _ = rand.Read(s.local.nonce[:])
 	cs := &clientSession{session: s, c: c}

@@ -384,6 +384,7 @@ type serverSession struct {
 
 func newServerSession(s *Server) *serverSession {
 	x := newSession(&s.cfg.Config, s.d)
+	x.copied = &s.stats.copied
 	x.local = hello{major: major, minor: minor, bootID: s.bootID, slot: uint32(s.cfg.SlotSize), calls: uint32(s.cfg.MaxCalls)}
 	_, _ = rand.Read(x.local.nonce[:])
 	ss := &serverSession{session: x, s: s, calls: map[uint64]*ServerCall{}, orders: map[uint32]*ServerCall{}}

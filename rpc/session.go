@@ -26,8 +26,9 @@ type session struct {
 	remote hello
 	owner  owner
 
-	waiting atomic.Int64 // goroutines of tell
-	scratch sync.Pool    // *[]byte: short messages, copied by the post
+	waiting atomic.Int64   // goroutines of tell
+	copied  *atomic.Uint64 // of the client or the server: bytes of arguments put into messages
+	scratch sync.Pool      // *[]byte: short messages, copied by the post
 
 	mu    sync.Mutex
 	ended bool       // guarded by mu
@@ -216,6 +217,9 @@ func (s *session) build(ctx context.Context, c *qp.Conn, h *header, descs []desc
 	}
 	at += copy(b[at:], token)
 	copy(b[at:], body)
+	if s.copied != nil {
+		s.copied.Add(uint64(len(body)))
+	}
 	h.put(b, n)
 	return op, free, nil
 }

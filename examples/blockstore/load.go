@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zrdma/zrdma/qp"
+)
+
+// load is a workload: blocks are written, read back and verified, some calls are
+// given up half way.
+type load struct {
+	c       client
+	d       *qp.Device
+	blocks  int
+	workers int
+	minSize int
+	maxSize int
+	cancel  float64 // share of the calls that are given up
+	seed    uint64
+
+	puts, gets kind
+	done       atomic.Int64 // calls, of 2*blocks
+}
+
+// kind counts calls of one kind.
+type kind struct {
+	mu        sync.Mutex
+	took      []time.Duration // guarded by mu; of those that succeeded
+	bytes     int64           // guarded by mu
+	cancelled int64           // guarded by mu
+}
+
+func (k *kind) add(d time.Duration, n int) {
+	k.mu.Lock()
+	k.took = append(k.took, d)
+	k.bytes += int64(n)
+	k.mu.Unlock()
+}
+
+func (k *kind) percentile(p float64) time.Duration {
+	if len(k.took) == 0 {
+		return 0
+	}
+	return k.took[int(p*float64(len(k.took)-1))]
+}
+
+// content fills p with bytes that only this block has.
+func content(p []byte, seed uint64) {
+	x := seed*0x9e3779b97f4a7c15 + 1
+	for len(p) >= 8 {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		binary.LittleEndian.PutUint64(p, x)
+		p = p[8:]
+	}
+	for i := range p {
+		p[i] = byte(x >> (8 * i))
+	}
+}
+
+// run does it, and shows how far it is.
+func (l *load) run(ctx context.Context, progress io.Writer) error {
+	keys := make(chan int)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	for w := range l.workers {
+		rng := rand.New(rand.NewPCG(l.seed, uint64(w)))
+		wg.Go(func() {
+			for i := range keys {
+				if err := l.block(ctx, i, rng); err != nil {
+					stop(fmt.Errorf("block %d: %w", i, err))
+					return
+				}
+			}
+		})
+	}
+	shown := make(chan struct{})
+	go func() { l.show(ctx, progress); close(shown) }()
+feed:
+	for i := range l.blocks {
+		select {
+		case keys <- i:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(keys)
+	wg.Wait()
+	err := context.Cause(ctx)
+	stop(nil)
+	<-shown
+	return err
+}
+
+func (l *load) show(ctx context.Context, w io.Writer) {
+	const width = 40
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		n, all := int(l.done.Load()), 2*l.blocks
+		fill := n * width / max(all, 1)
+		fmt.Fprintf(w, "\r[%-*s] %d of %d calls", width, "========================================"[:fill], n, all)
+		if ctx.Err() != nil {
+			fmt.Fprintln(w)
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// block writes a block and reads it back.
+func (l *load) block(ctx context.Context, i int, rng *rand.Rand) error {
+	size := l.minSize
+	for size < l.maxSize && rng.IntN(3) > 0 { // small ones are the more frequent
+		size *= 2
+	}
+	size = min(size, l.maxSize) - rng.IntN(size/2)
+	key := fmt.Sprintf("block-%08d", i)
+	put := func(ctx context.Context) (int, error) {
+		b, err := l.d.Pool().Get(ctx, size)
+		if err != nil {
+			return 0, err
+		}
+		p, err := b.Bytes()
+		if err != nil {
+			return 0, err
+		}
+		content(p, l.seed+uint64(i))
+		b, err = l.c.put(ctx, key, b)
+		if err != nil {
+			return 0, err
+		}
+		return size, b.Release()
+	}
+	get := func(ctx context.Context) (int, error) {
+		b, err := l.d.Pool().Get(ctx, size)
+		if err != nil {
+			return 0, err
+		}
+		if b, err = l.c.get(ctx, key, b); err != nil {
+			return 0, err
+		}
+		defer b.Release()
+		p, err := b.Bytes()
+		if err != nil {
+			return 0, err
+		}
+		// The checksum was verified; this is the test that it is this block.
+		var want [64]byte
+		content(want[:min(len(p), 64)&^7], l.seed+uint64(i))
+		if len(p) != size || string(p[:min(len(p), 64)&^7]) != string(want[:min(len(p), 64)&^7]) {
+			return 0, fmt.Errorf("another block came back: %d bytes for %d", len(p), size)
+		}
+		return size, nil
+	}
+	if err := l.call(ctx, &l.puts, rng, put); err != nil {
+		return err
+	}
+	return l.call(ctx, &l.gets, rng, get)
+}
+
+// call does f, now and then giving it up at a random moment and doing it again.
+func (l *load) call(ctx context.Context, k *kind, rng *rand.Rand, f func(context.Context) (int, error)) error {
+	for rng.Float64() < l.cancel {
+		c, cancel := context.WithTimeout(ctx, time.Duration(rng.IntN(2000))*time.Microsecond)
+		_, err := f(c)
+		cancel()
+		switch {
+		case err == nil:
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			k.mu.Lock()
+			k.cancelled++
+			k.mu.Unlock()
+		default:
+			return err
+		}
+	}
+	start := time.Now()
+	n, err := f(ctx)
+	if err != nil {
+		return err
+	}
+	k.add(time.Since(start), n)
+	l.done.Add(1)
+	return nil
+}
+
+// processor is the time that a process has used.
+func processor() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// report prints what was done. cpu is of this process, serverCPU of the server's,
+// 0 when it is not known.
+func (l *load) report(w io.Writer, wall, cpu, serverCPU time.Duration, serverCopied uint64) {
+	total := l.puts.bytes + l.gets.bytes
+	gb := float64(total) / 1e9
+	fmt.Fprintf(w, "\n%-10s %8s %10s %10s %10s %10s %10s %10s\n", "", "calls", "bytes", "p50", "p90", "p99", "max", "given up")
+	for _, k := range []struct {
+		name string
+		k    *kind
+	}{{"put", &l.puts}, {"get", &l.gets}} {
+		slices.Sort(k.k.took)
+		fmt.Fprintf(w, "%-10s %8d %10s", k.name, len(k.k.took), bytesText(k.k.bytes))
+		for _, p := range []float64{0.5, 0.9, 0.99, 1} {
+			fmt.Fprintf(w, " %10v", k.k.percentile(p).Round(time.Microsecond))
+		}
+		fmt.Fprintf(w, " %10d\n", k.k.cancelled)
+	}
+	st, ps := l.c.Stats(), l.d.Pool().Stats()
+	fmt.Fprintf(w, "\n%s verified in %v: %.3f GB/s\n", bytesText(total), wall.Round(time.Millisecond), gb/wall.Seconds())
+	fmt.Fprintf(w, "processor time: client %.3f s/GB", cpu.Seconds()/gb)
+	if serverCPU > 0 {
+		fmt.Fprintf(w, ", server %.3f s/GB", serverCPU.Seconds()/gb)
+	}
+	fmt.Fprintf(w, " (checksums included)\n")
+	fmt.Fprintf(w, "copied by the library's and the server's code: %d bytes by the client, %d by the server; block data: %s\n",
+		st.Copied, serverCopied, map[bool]string{true: "none", false: bytesText(int64(serverCopied))}[serverCopied < 1<<20])
+	if l.d.Context().IsSoft() {
+		fmt.Fprintln(w, "(the software device is no NIC: in its place it copies each packet once, on a processor)")
+	}
+	fmt.Fprintf(w, "buffers fenced: %d after the server's word, %d by taking the right away; in quarantine ever %d, leaked %d\n",
+		st.FencedByAck, st.FencedHard, ps.QuarantinedEver, ps.Leaked)
+	fmt.Fprintf(w, "connections: %d, calls sent again: %d, late answers dropped: %d\n", st.Sessions, st.Replays, st.Late)
+}
+
+func bytesText(n int64) string {
+	v, unit := float64(n), "B"
+	for _, u := range []string{"KiB", "MiB", "GiB"} {
+		if v < 1024 {
+			break
+		}
+		v, unit = v/1024, u
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", v, unit)
+}

@@ -1,0 +1,228 @@
+// Command blockstore is a storage server and its client: blocks of up to 16 MiB
+// in files that the server maps and hands to the device as they are, and to which
+// the device writes, with checksums from end to end.
+//
+//	blockstore serve --dir /var/lib/blocks --listen :7471
+//	blockstore put|get|stat|list|delete --server host:7471 ...
+//	blockstore load --server host:7471 --blocks 2000
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zrdma/zrdma/mr"
+	"github.com/zrdma/zrdma/qp"
+	"github.com/zrdma/zrdma/rpc"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "blockstore:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{Use: "blockstore", Short: "a block store over RDMA", SilenceUsage: true, SilenceErrors: true}
+	root.AddCommand(serveCommand(), loadCommand(), putCommand(), getCommand(), statCommand(), listCommand(), deleteCommand())
+	return root
+}
+
+// openDevice opens the device that ZRDMA_DEVICE names, or the best there is.
+func openDevice() (*qp.Device, error) {
+	return qp.Open(qp.DeviceConfig{Name: os.Getenv("ZRDMA_DEVICE"), Pool: mr.PoolConfig{
+		Classes: []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, maxBlock}, RegionSize: 32 << 20, Limit: 512 << 20}})
+}
+
+func serveCommand() *cobra.Command {
+	var dir, listen string
+	var cache int64
+	c := &cobra.Command{Use: "serve", Short: "keep blocks in a directory and serve them", Args: cobra.NoArgs}
+	c.Flags().StringVar(&dir, "dir", "", "`directory` of the blocks (required)")
+	c.Flags().StringVar(&listen, "listen", ":7471", "`address` of the connection manager to listen on")
+	c.Flags().Int64Var(&cache, "cache", 1<<30, "`bytes` of blocks that stay mapped and registered")
+	_ = c.MarkFlagRequired("dir")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		d, err := openDevice()
+		if err != nil {
+			return err
+		}
+		s, err := openStore(dir, d.PD(), cache)
+		if err != nil {
+			return err
+		}
+		srv, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: d, DataQPs: 2}, MaxBytes: 512 << 20})
+		if err != nil {
+			return err
+		}
+		(&service{s: s}).register(srv)
+		l, err := srv.Listen(ctx, listen)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "serving %d blocks of %s on %s, device %s\n", len(s.blocks), dir, l.Addr(), d.Context().Name())
+		go func() {
+			<-ctx.Done()
+			drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			_ = srv.Shutdown(drain)
+		}()
+		if err := srv.Serve(l); err != nil {
+			return err
+		}
+		if err := srv.Close(); err != nil {
+			return err
+		}
+		if err := s.close(); err != nil {
+			return err
+		}
+		return d.Close()
+	}
+	return c
+}
+
+// withClient gives a command the --server flag and a connected client.
+func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) error) *cobra.Command {
+	server := c.Flags().String("server", "", "`host:port` of the server (required)")
+	_ = c.MarkFlagRequired("server")
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		d, err := openDevice()
+		if err != nil {
+			return err
+		}
+		cl, err := rpc.Dial(cmd.Context(), *server, rpc.Config{Device: d, DataQPs: 2})
+		if err != nil {
+			return err
+		}
+		err = f(cmd.Context(), client{cl}, d)
+		if e := cl.Close(); err == nil {
+			err = e
+		}
+		if e := d.Close(); err == nil {
+			err = e
+		}
+		return err
+	}
+	return c
+}
+
+func putCommand() *cobra.Command {
+	c := &cobra.Command{Use: "put KEY < FILE", Short: "store standard input as a block", Args: cobra.ExactArgs(1)}
+	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
+		data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxBlock+1))
+		if err != nil {
+			return err
+		}
+		if len(data) == 0 || len(data) > maxBlock {
+			return fmt.Errorf("a block has 1 to %d bytes", maxBlock)
+		}
+		b, err := d.Pool().Get(ctx, len(data))
+		if err != nil {
+			return err
+		}
+		p, err := b.Bytes()
+		if err != nil {
+			return err
+		}
+		copy(p, data)
+		if b, err = cl.put(ctx, c.Flags().Arg(0), b); err != nil {
+			return err
+		}
+		return b.Release()
+	})
+}
+
+func getCommand() *cobra.Command {
+	c := &cobra.Command{Use: "get KEY > FILE", Short: "write a block to standard output", Args: cobra.ExactArgs(1)}
+	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
+		in, err := cl.stat(ctx, c.Flags().Arg(0))
+		if err != nil {
+			return err
+		}
+		b, err := d.Pool().Get(ctx, int(in.Size))
+		if err != nil {
+			return err
+		}
+		if b, err = cl.get(ctx, in.Key, b); err != nil {
+			return err
+		}
+		defer b.Release()
+		p, err := b.Bytes()
+		if err != nil {
+			return err
+		}
+		_, err = c.OutOrStdout().Write(p)
+		return err
+	})
+}
+
+func statCommand() *cobra.Command {
+	c := &cobra.Command{Use: "stat KEY", Short: "size and checksum of a block", Args: cobra.ExactArgs(1)}
+	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
+		in, err := cl.stat(ctx, c.Flags().Arg(0))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s\t%d\t%08x\n", in.Key, in.Size, in.Sum)
+		return nil
+	})
+}
+
+func listCommand() *cobra.Command {
+	c := &cobra.Command{Use: "list", Short: "all blocks, their sizes and checksums", Args: cobra.NoArgs}
+	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
+		return cl.list(ctx, func(in info) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%s\t%d\t%08x\n", in.Key, in.Size, in.Sum)
+			return err
+		})
+	})
+}
+
+func deleteCommand() *cobra.Command {
+	c := &cobra.Command{Use: "delete KEY", Short: "remove a block", Args: cobra.ExactArgs(1)}
+	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
+		return cl.delete(ctx, c.Flags().Arg(0))
+	})
+}
+
+func loadCommand() *cobra.Command {
+	l := &load{}
+	var pid int
+	c := &cobra.Command{Use: "load", Short: "write blocks, read them back, verify, and tell how it went", Args: cobra.NoArgs}
+	c.Flags().IntVar(&l.blocks, "blocks", 2000, "how `many`")
+	c.Flags().IntVar(&l.workers, "workers", 8, "calls at a time")
+	c.Flags().IntVar(&l.minSize, "min", 4<<10, "smallest block in `bytes`")
+	c.Flags().IntVar(&l.maxSize, "max", maxBlock, "largest block in `bytes`")
+	c.Flags().Float64Var(&l.cancel, "cancel", 0.05, "`share` of the calls that are given up half way and done again")
+	c.Flags().Uint64Var(&l.seed, "seed", 1, "of sizes and contents")
+	c.Flags().IntVar(&pid, "server-pid", 0, "`process` of the server, when it runs on this host: its processor time is reported")
+	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
+		if l.blocks < 1 || l.workers < 1 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > maxBlock || l.cancel < 0 || l.cancel >= 1 {
+			return fmt.Errorf("--blocks and --workers must be positive, --min at least 2, --max at most %d, --cancel below 1", maxBlock)
+		}
+		l.c, l.d = cl, d
+		start, cpu, other := time.Now(), processor(), processorOf(pid)
+		if err := l.run(ctx, c.ErrOrStderr()); err != nil {
+			return err
+		}
+		wall := time.Since(start)
+		cpu, other = processor()-cpu, processorOf(pid)-other
+		copied, err := cl.copied(ctx)
+		if err != nil {
+			return err
+		}
+		l.report(c.OutOrStdout(), wall, cpu, other, copied)
+		return nil
+	})
+}

@@ -1,0 +1,370 @@
+package main
+
+import (
+	"container/list"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zrdma/zrdma/mr"
+	"github.com/zrdma/zrdma/verbs"
+)
+
+// A block is a file: a header of one page, then the data, so that the data can be
+// mapped. A block appears under its name only when all of it is on the disk;
+// what a crash leaves behind has another suffix and is removed at the next start.
+const (
+	headerSize = 4096
+	suffix     = ".block"
+	unfinished = ".part"
+	maxBlock   = 16 << 20
+	maxKey     = 100
+)
+
+var blockMagic = [8]byte{'z', 'r', 'b', 'l', 'o', 'c', 'k', 1}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// info describes a block.
+type info struct {
+	Key  string
+	Size uint32
+	Sum  uint32 // CRC-32C of the data
+}
+
+// store is a directory of blocks. Data that is read stays mapped and registered
+// while there is room, so that a second read costs no registration.
+type store struct {
+	dir   string
+	pd    *verbs.PD
+	limit int64
+
+	mu     sync.Mutex
+	blocks map[string]info          // guarded by mu, as all below
+	mapped map[string]*list.Element // of *mapping
+	lru    *list.List               // the most recently used in front
+	bytes  int64
+	stale  []*mapping // of deleted or replaced blocks, still being read
+
+	seq    atomic.Uint64
+	staged atomic.Uint64 // bytes that the CPU copied, where a file cannot be written by the device
+	direct atomic.Bool
+}
+
+type mapping struct {
+	key string
+	reg *mr.Region
+	n   uint32
+}
+
+// openStore reads the directory. cache bounds the bytes that stay mapped.
+func openStore(dir string, pd *verbs.PD, cache int64) (*store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	s := &store{dir: dir, pd: pd, limit: cache, blocks: map[string]info{}, mapped: map[string]*list.Element{}, lru: list.New()}
+	s.direct.Store(true)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case strings.HasSuffix(e.Name(), unfinished):
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
+		case strings.HasSuffix(e.Name(), suffix):
+			in, err := readHeader(path)
+			if err != nil {
+				slog.Warn("blockstore: a file that is no block is left alone", "file", path, "err", err)
+				continue
+			}
+			s.blocks[in.Key] = in
+		}
+	}
+	return s, nil
+}
+
+func (s *store) path(key string) string {
+	return filepath.Join(s.dir, hex.EncodeToString([]byte(key))+suffix)
+}
+
+func readHeader(path string) (in info, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return in, err
+	}
+	defer f.Close()
+	b := make([]byte, 8+8+2+maxKey)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return in, err
+	}
+	n := int(binary.LittleEndian.Uint16(b[16:]))
+	if [8]byte(b[:8]) != blockMagic || n > maxKey {
+		return in, errors.New("not a block")
+	}
+	in = info{Key: string(b[18 : 18+n]), Size: binary.LittleEndian.Uint32(b[8:]), Sum: binary.LittleEndian.Uint32(b[12:])}
+	st, err := f.Stat()
+	if err == nil && st.Size() != headerSize+int64(in.Size) {
+		err = fmt.Errorf("it has %d bytes of data, not %d", st.Size()-headerSize, in.Size)
+	}
+	return in, err
+}
+
+// put stores a block. fill brings the data: into the file's own pages, where the
+// device may write them, else into a buffer of pool.
+func (s *store) put(in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (mr.Buf, error)) (err error) {
+	tmp := filepath.Join(s.dir, fmt.Sprintf("%d-%d%s", os.Getpid(), s.seq.Add(1), unfinished))
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		f.Close()
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	if err := f.Truncate(headerSize + int64(in.Size)); err != nil {
+		return err
+	}
+	h := make([]byte, 8+8+2, 8+8+2+maxKey)
+	copy(h, blockMagic[:])
+	binary.LittleEndian.PutUint32(h[8:], in.Size)
+	binary.LittleEndian.PutUint32(h[12:], in.Sum)
+	binary.LittleEndian.PutUint16(h[16:], uint16(len(in.Key)))
+	if _, err := f.WriteAt(append(h, in.Key...), 0); err != nil {
+		return err
+	}
+	if in.Size > 0 {
+		if err := s.receive(f, in, pool, fill); err != nil {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, s.path(in.Key)); err != nil {
+		return err
+	}
+	if err := syncDir(s.dir); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocks[in.Key] = in
+	s.unmap(in.Key)
+	return nil
+}
+
+// receive brings the data of a block into its file.
+func (s *store) receive(f *os.File, in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (mr.Buf, error)) error {
+	if s.direct.Load() {
+		reg, err := mr.MapFile(f, mr.FileConfig{Offset: headerSize, Length: int64(in.Size), Writable: true}, s.pd)
+		if err == nil {
+			return s.receiveInto(reg, in, fill)
+		}
+		// Kernels do not let a device write into most file systems' pages.
+		if s.direct.Swap(false) {
+			slog.Info("blockstore: the device cannot write into files here; blocks go through a buffer, which costs a copy", "err", err)
+		}
+	}
+	b, err := pool(int(in.Size))
+	if err != nil {
+		return err
+	}
+	if b, err = fill(b); err != nil {
+		if b.Err() == nil {
+			_ = b.Release()
+		}
+		return err
+	}
+	defer b.Release()
+	p, err := b.Bytes()
+	if err != nil {
+		return err
+	}
+	if sum := crc32.Checksum(p, castagnoli); sum != in.Sum {
+		return errSum
+	}
+	s.staged.Add(uint64(len(p)))
+	_, err = f.WriteAt(p, headerSize)
+	return err
+}
+
+var errSum = errors.New("the data is not what its checksum says")
+
+func (s *store) receiveInto(reg *mr.Region, in info, fill func(mr.Buf) (mr.Buf, error)) error {
+	b, err := reg.Buf(0, int(in.Size))
+	if err == nil {
+		b, err = fill(b)
+	}
+	if err == nil {
+		var p []byte
+		if p, err = b.Bytes(); err == nil && crc32.Checksum(p, castagnoli) != in.Sum {
+			err = errSum
+		}
+	}
+	if b.Err() == nil {
+		_ = b.Release()
+	}
+	if err == nil {
+		err = reg.Sync(0, int(in.Size))
+	}
+	// A transfer that was given up may go on for a moment: the mapping stays until then.
+	if reg.Close() != nil {
+		go func() {
+			for range 1000 {
+				time.Sleep(10 * time.Millisecond)
+				if reg.Close() == nil {
+					return
+				}
+			}
+			slog.Error("blockstore: a mapping cannot be closed", "block", in.Key)
+		}()
+	}
+	return err
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// get gives the data of a block as memory that the device can read.
+func (s *store) get(key string) (info, mr.Buf, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in, ok := s.blocks[key]
+	if !ok {
+		return in, mr.Buf{}, fs.ErrNotExist
+	}
+	if in.Size == 0 {
+		return in, mr.Buf{}, nil
+	}
+	e := s.mapped[key]
+	if e == nil {
+		f, err := os.Open(s.path(key))
+		if err != nil {
+			return in, mr.Buf{}, err
+		}
+		defer f.Close()
+		reg, err := mr.MapFile(f, mr.FileConfig{Offset: headerSize, Length: int64(in.Size)}, s.pd)
+		if err != nil {
+			return in, mr.Buf{}, err
+		}
+		e = s.lru.PushFront(&mapping{key: key, reg: reg, n: in.Size})
+		s.mapped[key] = e
+		s.bytes += int64(in.Size)
+		s.trim()
+	}
+	s.lru.MoveToFront(e)
+	m := e.Value.(*mapping)
+	b, err := m.reg.Buf(0, int(m.n))
+	return in, b, err
+}
+
+// trim closes what was not read for longest, beyond the limit; what is being read stays.
+func (s *store) trim() {
+	for e := s.lru.Back(); e != nil && s.bytes > s.limit; {
+		m, prev := e.Value.(*mapping), e.Prev()
+		if m.reg.Close() == nil {
+			s.lru.Remove(e)
+			delete(s.mapped, m.key)
+			s.bytes -= int64(m.n)
+		}
+		e = prev
+	}
+	k := 0
+	for _, m := range s.stale {
+		if m.reg.Close() != nil {
+			s.stale[k] = m
+			k++
+		}
+	}
+	s.stale = s.stale[:k]
+}
+
+// unmap forgets the mapping of a block that is not there any more.
+func (s *store) unmap(key string) {
+	e := s.mapped[key]
+	if e == nil {
+		return
+	}
+	m := e.Value.(*mapping)
+	s.lru.Remove(e)
+	delete(s.mapped, key)
+	s.bytes -= int64(m.n)
+	if m.reg.Close() != nil {
+		s.stale = append(s.stale, m)
+	}
+}
+
+func (s *store) stat(key string) (info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in, ok := s.blocks[key]
+	if !ok {
+		return in, fs.ErrNotExist
+	}
+	return in, nil
+}
+
+// list gives up to n blocks behind a key, by key.
+func (s *store) list(after string, n int) []info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var l []info
+	for k, in := range s.blocks {
+		if k > after {
+			l = append(l, in)
+		}
+	}
+	sort.Slice(l, func(i, j int) bool { return l[i].Key < l[j].Key })
+	return l[:min(n, len(l))]
+}
+
+func (s *store) delete(key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.blocks[key]; !ok {
+		return fs.ErrNotExist
+	}
+	if err := os.Remove(s.path(key)); err != nil {
+		return err
+	}
+	delete(s.blocks, key)
+	s.unmap(key)
+	return syncDir(s.dir)
+}
+
+// close ends all mappings.
+func (s *store) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for key := range s.mapped {
+		s.unmap(key)
+	}
+	for _, m := range s.stale {
+		errs = append(errs, m.reg.Close())
+	}
+	return errors.Join(errs...)
+}
