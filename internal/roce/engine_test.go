@@ -169,10 +169,7 @@ func ok(t testing.TB, q provider.CQ, id uint64) provider.WC {
 }
 
 func fill(b []byte, seed uint64) {
-	r := rand.New(rand.NewPCG(seed, 1))
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
 }
 
 func TestReliable(t *testing.T) {

@@ -334,10 +334,15 @@ func (q *qp) Close() error {
 	q.closed = true
 	delete(n.qps, q.num)
 	n.timers.remove(q)
-	n.mem.forgetQP(q.num)
+	q.forgotten()
+	return nil
+}
+
+// forgotten removes what a queue pair leaves with others.
+func (q *qp) forgotten() {
+	q.n.mem.forgetQP(q.num)
 	q.scq.clean(q.num)
 	q.rcq.clean(q.num)
-	return nil
 }
 
 // recvSource is where receives come from: the SRQ, or a queue of the QP's own.

@@ -83,6 +83,8 @@ func attrs(t provider.QPType, from, to provider.QPState) (req, opt provider.QPAt
 
 // Modify sets what mask names and moves to another state. It changes nothing
 // when it fails.
+// RESET takes the completions of the former life out of the queues, as on
+// hardware.
 //
 // Verb: ibv_modify_qp(3).
 func (q *qp) Modify(a *provider.QPAttr, mask provider.QPAttrMask) error {
@@ -110,6 +112,9 @@ func (q *qp) Modify(a *provider.QPAttr, mask provider.QPAttrMask) error {
 		return err
 	}
 	q.path = p
+	if to == provider.QPSReset && from != to {
+		q.forgotten()
+	}
 	n.schedule(q)
 	n.pump(now, pumpBudget)
 	n.arm(now)
