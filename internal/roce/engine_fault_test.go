@@ -67,6 +67,49 @@ func le64(b []byte) (v uint64) {
 	return v
 }
 
+// TestUnreliableConnectedLoses sends messages of several packets over a network
+// that drops: each arrives whole or not at all, in order.
+func TestUnreliableConnectedLoses(t *testing.T) {
+	f := link.Faulty(link.Memory(1, link.MemOptions{}), 3)
+	f.SetAll(link.Rules{Drop: .05})
+	a, b := newEnd(t, f, 0), newEnd(t, f, 1)
+	x, y := connected(a, b, provider.QPTUC)
+	const n, size = 200, 5*4096 + 7
+	for i := range uint64(n) {
+		y.postRecv(i, b.sge(int(i%64)*32768, 32768))
+	}
+	for i := range uint64(n) {
+		fill(a.mem[:size], i)
+		x.post(provider.WR{ID: i, Opcode: provider.WRSendWithImm, Imm: uint32(i)}, a.sge(0, size))
+		ok(t, x.send, i)
+	}
+	var wc [n]provider.WC
+	got := 0
+	for quiet := 0; quiet < 50; {
+		k, err := y.recv.Poll(wc[got:])
+		require.NoError(t, err)
+		if quiet++; k > 0 {
+			quiet = 0
+		}
+		got += k
+		time.Sleep(time.Millisecond)
+	}
+	require.Less(t, got, n)
+	require.Greater(t, got, n/4)
+	want := make([]byte, size)
+	for i := range wc[:got] {
+		w := &wc[i]
+		require.Equal(t, provider.WCSuccess, w.Status)
+		require.Equal(t, uint64(i), w.WRID, "a receive that broke off serves the next message")
+		require.True(t, i == 0 || w.Imm() > wc[i-1].Imm(), "in order")
+		if got-i <= 64 {
+			fill(want, uint64(w.Imm()))
+			require.True(t, string(want) == string(b.mem[i%64*32768:][:size]), "message %d", w.Imm())
+		}
+	}
+	require.NotZero(t, b.ctx.n.Counters().OutOfOrder)
+}
+
 // TestPartition cuts the network for longer than all retries take.
 func TestPartition(t *testing.T) {
 	f := link.Faulty(link.Memory(1, link.MemOptions{}), 1)

@@ -105,7 +105,7 @@ func FuzzInput(f *testing.F) {
 		h := newHost(t, "fuzzed")
 		out := 0
 		h.out = func(*host, *wire.Packet, []byte) { out++ }
-		h.qp = New(Config{QPN: 10, Cap: p.cap, Mem: h, Sink: h, Window: 16})
+		h.qp = New(Config{QPN: 10, Cap: p.cap, Mem: h, Sink: h, Window: 16, Probe: 1000})
 		rts(t, h.qp, p, 11, p.psn[0], p.psn[1])
 
 		guard := make([]byte, 64<<10) // 4 KiB in the middle are granted
