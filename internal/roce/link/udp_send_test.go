@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -144,6 +145,55 @@ func TestFullSocket(t *testing.T) {
 	sendSizes(l, 6, 64)
 	require.NoError(t, l.Flush())
 	require.Equal(t, []uint32{0, 1, 2, 4, 5, 6}, k.intact(t))
+}
+
+// gate lets nobody through until it is closed.
+type gate chan struct{}
+
+func (g gate) Input(Link, []Rx) { <-g }
+func (gate) Writable(Link)      {}
+
+// What the kernel drops for want of room is counted.
+func TestDropsAreCounted(t *testing.T) {
+	n, g := UDP(UDPOptions{RecvBuffer: 4096}), make(gate)
+	a, b := open(t, n, lo1, newSink()), open(t, n, lo2, g)
+	for range 100 {
+		sendSizes(a, 0, 4000, 4000, 4000)
+		require.NoError(t, a.Flush())
+	}
+	close(g)
+	// The count comes with the next packet that gets through.
+	require.Eventually(t, func() bool {
+		sendSizes(a, 0, 10)
+		require.NoError(t, a.Flush())
+		return b.Stats().RxDropped > 0
+	}, 20*time.Second, 100*time.Microsecond)
+}
+
+// Nothing that the network brings breaks the splitting of a train.
+func FuzzTrain(f *testing.F) {
+	a := wire.Addrs{Src: lo1, Dst: lo2, SrcPort: wire.Port, DstPort: wire.Port, DF: true}
+	good := appendPacket(nil, 0, &a, &wire.Packet{Opcode: wire.RCSendOnly}, [][]byte{make([]byte, 20)}, 20)
+	f.Add(good, len(good))
+	f.Add(append(good, good...), len(good))
+	f.Add(append(good, good...), len(good)-1)
+	f.Add([]byte{}, 1)
+	l := &udpLink{addr: lo2}
+	var r receiver
+	r.init(l, true)
+	f.Fuzz(func(t *testing.T, b []byte, seg int) {
+		if seg < 1 || len(b) > recvBytes {
+			return
+		}
+		before := l.Stats()
+		r.pkts = r.pkts[:0]
+		r.split(l, b, seg)
+		s := l.Stats()
+		want := (len(b) + seg - 1) / seg
+		if got := s.RxPackets + s.RxBadICRC + s.RxMalformed - before.RxPackets - before.RxBadICRC - before.RxMalformed; got != uint64(want) {
+			t.Fatalf("%d packets of a train of %d", got, want)
+		}
+	})
 }
 
 // Nothing is allocated for a packet.
