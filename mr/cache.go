@@ -56,16 +56,17 @@ type Cache struct {
 	domains []*verbs.PD
 	acct    account
 
-	mu      sync.Mutex
-	idle    sync.Cond // of mu: an entry has gone, or is registered
-	entries []*entry  // guarded by mu, as all below; sorted by address
-	lru     list.List // of the entries that may be evicted, oldest first
-	pinned  int64
-	leaving int // being deregistered
-	failed  []*Region
-	held    []span
-	closed  bool
-	stats   CacheStats
+	mu           sync.Mutex
+	idle         sync.Cond // of mu: an entry has gone, or is registered
+	entries      []*entry  // guarded by mu, as all below; sorted by address
+	lru          list.List // of the entries that may be evicted, oldest first
+	pinned       int64
+	leaving      int // being deregistered
+	leavingBytes int64
+	failed       []*Region
+	held         []span
+	closed       bool
+	stats        CacheStats
 }
 
 // span is the addresses [lo, hi).
@@ -212,20 +213,8 @@ func (c *Cache) register(b []byte, at span) (*entry, error) {
 			c.expire(e)
 		}
 	}
-	for c.pinned+size > c.cfg.Limit || len(c.entries)+c.leaving >= c.cfg.Entries {
-		if old := c.lru.Front(); old != nil {
-			c.stats.Evicted++
-			c.expire(old.Value.(*entry))
-			continue
-		}
-		if c.leaving > 0 { // room is on its way
-			c.idle.Wait()
-			if c.closed {
-				return nil, ErrClosed
-			}
-			continue
-		}
-		return nil, fmt.Errorf("mr: %w: %d bytes in %d registrations are in use and the limits are %d and %d", ErrExhausted, c.pinned, len(c.entries), c.cfg.Limit, c.cfg.Entries)
+	if err := c.makeRoom(size); err != nil {
+		return nil, err
 	}
 	e := &entry{c: c, at: at, users: 1} // a user, so that nobody evicts it
 	i, _ := slices.BinarySearchFunc(c.entries, at.lo, func(e *entry, lo uintptr) int {
@@ -253,6 +242,24 @@ func (c *Cache) register(b []byte, at span) (*entry, error) {
 	e.reg = r
 	e.stale = e.stale || !e.kept // c.closed cannot be: b is held
 	return e, nil
+}
+
+// makeRoom evicts until size bytes fit, and waits until they have gone. mu is held.
+func (c *Cache) makeRoom(size int64) error {
+	for c.pinned+size > c.cfg.Limit || len(c.entries)+c.leaving >= c.cfg.Entries {
+		tooMany := c.pinned-c.leavingBytes+size > c.cfg.Limit || len(c.entries) >= c.cfg.Entries
+		old := c.lru.Front()
+		switch {
+		case tooMany && old != nil:
+			c.stats.Evicted++
+			c.expire(old.Value.(*entry))
+		case c.leaving > 0:
+			c.idle.Wait()
+		default:
+			return fmt.Errorf("mr: %w: %d bytes in %d registrations are in use and the limits are %d and %d", ErrExhausted, c.pinned, len(c.entries), c.cfg.Limit, c.cfg.Entries)
+		}
+	}
+	return nil
 }
 
 // slot makes the slot for the bytes at of e. mu is held.
@@ -300,19 +307,22 @@ func (c *Cache) expire(e *entry) {
 func (c *Cache) drop(e *entry) {
 	c.remove(e)
 	c.unmark(e)
+	p := e.at.pages()
+	size := int64(p.hi - p.lo)
 	c.leaving++
+	c.leavingBytes += size
 	go func() {
 		err := e.reg.Close()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.leaving--
+		c.leavingBytes -= size
 		if err != nil {
 			c.stats.Failed++
 			c.stats.LastError = err
 			c.failed = append(c.failed, e.reg)
 		} else {
-			p := e.at.pages()
-			c.pinned -= int64(p.hi - p.lo)
+			c.pinned -= size
 		}
 		c.idle.Broadcast()
 	}()

@@ -48,6 +48,9 @@ func (b Buf) Take(d Direction) (Flight, error) {
 	if b.h == nil {
 		return Flight{}, &MisuseError{Op: "Take", Kind: ZeroBuf}
 	}
+	if d == DeviceWrites && b.h.slot.reg.readOnly {
+		return Flight{}, errReadOnly
+	}
 	f := Flight{b.h, b.word + genStep | flyingBit, b.off, b.n}
 	if b.h.word.CompareAndSwap(b.word, f.word) {
 		if tracing.Load() {
@@ -217,6 +220,8 @@ func (f Flight) Leak(why string) {
 	}
 	slog.Error("mr: memory is leaked: nothing proves that the device will not touch it", "bytes", s.size, "why", why)
 }
+
+var errReadOnly = errors.New("mr: the device cannot write into a read-only region")
 
 var errForeign = errors.New("mr: the region is not registered in this protection domain: name it when the region or pool is made, or use Region.AddDomain")
 

@@ -38,10 +38,7 @@ type Grant struct {
 	err       error
 }
 
-var (
-	errRevoked  = errors.New("mr: the grant was revoked or abandoned before")
-	errReadOnly = errors.New("mr: a read-only region cannot be granted for writing")
-)
+var errRevoked = errors.New("mr: the grant was revoked or abandoned before")
 
 // Start is Grant that does not wait for the bind: on the same queue pair what is
 // posted next comes after it. Remote is valid at once; a bind that failed shows
@@ -97,8 +94,6 @@ func (t *Grant) expose(ctx context.Context) error {
 	switch {
 	case k == nil:
 		return errForeign
-	case t.dir == DeviceWrites && r.readOnly:
-		return errReadOnly
 	case t.mech == ByWindow && k.access&verbs.AccessMWBind == 0:
 		t.mech = ByRegion
 	}
