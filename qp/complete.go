@@ -121,6 +121,9 @@ func (c *Conn) keepFlights(s []flight) {
 func (c *Conn) settle() {
 	c.heard.Store(c.dev.now())
 	c.recv.top()
+	if c.flow {
+		c.giveCredits()
+	}
 }
 
 // abandon ends what never completed, when the queue pair is gone.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zrdma/zrdma/mr"
+	"github.com/zrdma/zrdma/rdmatest"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -37,6 +38,13 @@ func openDevice(t testing.TB, addr string) *Device {
 
 // pair connects two devices out of band.
 func pair(t testing.TB, da, db *Device, ca, cb Config) (a, b *Conn) {
+	a, b = pairOf(t, da, db, ca, cb)
+	t.Cleanup(func() { require.NoError(t, a.Close()); require.NoError(t, b.Close()) })
+	return a, b
+}
+
+// pairOf is pair that leaves closing to the caller.
+func pairOf(t testing.TB, da, db *Device, ca, cb Config) (a, b *Conn) {
 	pa, err := da.Prepare(netip.Addr{}, ca)
 	require.NoError(t, err)
 	pb, err := db.Prepare(netip.Addr{}, cb)
@@ -46,7 +54,6 @@ func pair(t testing.TB, da, db *Device, ca, cb Config) (a, b *Conn) {
 	require.NoError(t, err)
 	b, err = pb.Connect(la)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, a.Close()); require.NoError(t, b.Close()) })
 	return a, b
 }
 
@@ -207,4 +214,33 @@ func TestDatagram(t *testing.T) {
 	}
 	err = a.Send(ctx, b.Addr(), fillBuf(t, da, a.MTU()+1, 0))
 	require.ErrorIs(t, err, syscall.EMSGSIZE)
+}
+
+// TestCreditsFlow: a receiver that never sends anything itself gives its credits
+// back in time. The clock is the network's: a connection that is stuck until the
+// next probe shows as seconds.
+func TestCreditsFlow(t *testing.T) {
+	for _, depth := range []int{1, 3, 17, 64} {
+		t.Run(fmt.Sprint(depth), func(t *testing.T) {
+			rdmatest.Run(t, 1, func(t *testing.T, net *rdmatest.Network) {
+				da, db := netDevice(t, net, mr.PoolConfig{}), netDevice(t, net, mr.PoolConfig{})
+				a, b := pairOf(t, da, db, Config{SendDepth: 16}, Config{RecvDepth: depth, OnMessage: func(_ *Conn, m Message) { _ = m.Buf.Release() }})
+				start := time.Now()
+				const n = 3000
+				batch := make([]Op, min(a.MaxBatch(), 16))
+				for i := range batch {
+					batch[i] = Op{Kind: Send, Data: []byte("x")}
+				}
+				for range n / len(batch) {
+					require.NoError(t, a.Post(t.Context(), batch...))
+				}
+				require.NoError(t, a.Flush(t.Context()))
+				require.Less(t, time.Since(start), time.Second)
+				require.NoError(t, a.Close())
+				require.NoError(t, b.Close())
+				require.NoError(t, da.Close())
+				require.NoError(t, db.Close())
+			})
+		})
+	}
 }

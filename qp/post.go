@@ -48,6 +48,15 @@ func (c *Conn) TryPost(ops ...Op) error {
 	return c.post(context.Background(), ops, nil, false)
 }
 
+// MaxBatch is how many messages one batch may hold: half of the peer's receives,
+// for it does not tell of every single one that it posts again.
+func (c *Conn) MaxBatch() int {
+	if c.credits == nil {
+		return c.cfg.SendDepth
+	}
+	return max(c.peer.credits/2, 1)
+}
+
 func (c *Conn) post(ctx context.Context, ops []Op, call *call, wait bool) error {
 	if len(ops) == 0 {
 		return nil
@@ -66,8 +75,8 @@ func (c *Conn) post(ctx context.Context, ops []Op, call *call, wait bool) error 
 	}
 	if c.credits == nil {
 		messages = 0
-	} else if messages > c.peer.credits {
-		return fmt.Errorf("qp: a batch of %d messages; the peer has room for %d at a time", messages, c.peer.credits)
+	} else if limit := c.MaxBatch(); messages > limit {
+		return fmt.Errorf("qp: a batch of %d messages; this peer takes %d at a time (half of its Config.RecvDepth)", messages, limit)
 	}
 	// Credits first: who waits for the peer must not hold places that others could use.
 	if messages > 0 {

@@ -54,7 +54,6 @@ type side struct {
 	ended  atomic.Int64
 	lost   atomic.Int64 // waits given up
 	recvd  atomic.Int64
-	sent   atomic.Int64 // messages whose operation succeeded
 	tried  atomic.Int64
 	write  Remote
 	read   Remote
@@ -194,7 +193,7 @@ func (s *side) work(t *testing.T, ctx context.Context, r *rand.Rand) {
 
 // ops makes a random batch. Every one reports its end exactly once.
 func (s *side) step(t *testing.T, ctx context.Context, r *rand.Rand) error {
-	n := 1 + r.IntN(min(4, s.c.cfg.SendDepth, s.c.peer.credits))
+	n := 1 + r.IntN(min(4, s.c.cfg.SendDepth, s.c.MaxBatch()))
 	ops := make([]Op, 0, n)
 	for range n {
 		op, err := s.op(ctx, r)

@@ -139,7 +139,7 @@ func (r *ring) fill(due []*Conn) []*Conn {
 		r.refused = err
 	}
 	for _, d := range r.debts[:n] {
-		if !d.control && d.c.flow && d.c.in.owe(1) == d.c.creditStep() {
+		if !d.control && d.c.flow && d.c.in.owe(1) >= d.c.creditStep() && (len(due) == 0 || due[len(due)-1] != d.c) {
 			due = append(due, d.c)
 		}
 	}
@@ -169,9 +169,7 @@ func (r *ring) await() {
 func (r *ring) top() {
 	var few [8]*Conn
 	for _, c := range r.fill(few[:0]) {
-		c.send.Lock()
-		c.sendControl(false)
-		c.send.Unlock()
+		c.giveCredits()
 	}
 }
 
@@ -257,6 +255,12 @@ func (in *inbox) held() int {
 	return len(in.queue) - in.first
 }
 
+func (in *inbox) owing() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.owed
+}
+
 func (in *inbox) owe(n int) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -337,6 +341,17 @@ func (c *Conn) Recv(ctx context.Context) (Message, error) {
 func (c *Conn) consumed() {
 	c.recv.owes(debt{c: c})
 	c.recv.top()
+}
+
+// giveCredits sends what is owed to the peer when it is worth a message. When two
+// are on their way already, the completion of one tries again.
+func (c *Conn) giveCredits() {
+	if c.in.owing() < c.creditStep() {
+		return
+	}
+	c.send.Lock()
+	c.sendControl(false)
+	c.send.Unlock()
 }
 
 // creditStep is how many credits are worth a message of their own.

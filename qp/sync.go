@@ -216,3 +216,12 @@ func (c *Conn) atomic(ctx context.Context, op Op) (uint64, error) {
 	}
 	return binary.NativeEndian.Uint64(p), nil
 }
+
+// Flush waits until everything posted before has completed.
+func (c *Conn) Flush(ctx context.Context) error {
+	if err := c.slots.take(ctx, c.cfg.SendDepth); err != nil {
+		return err
+	}
+	c.slots.give(c.cfg.SendDepth)
+	return nil
+}
