@@ -306,6 +306,34 @@ func TestDatagrams(t *testing.T) {
 	})
 }
 
+// TestHeldReceiveGoesBack takes a receive of an SRQ for a datagram that does not
+// fit, and destroys the queue pair: another gets the receive.
+func TestHeldReceiveGoesBack(t *testing.T) {
+	net := link.Memory(1, link.MemOptions{})
+	a, b := newEnd(t, net, 0), newEnd(t, net, 1)
+	s, err := b.ctx.CreateSRQ(&provider.SRQInit{PD: b.pd, Attr: provider.SRQAttr{MaxWR: 4, MaxSGE: 1}})
+	require.NoError(t, err)
+	_, err = s.PostRecv([]provider.RecvWR{{ID: 5, NumSGE: 1}}, []provider.SGE{b.sge(0, 100)})
+	require.NoError(t, err)
+	attr := a.ah(testAddrs[1])
+	h, err := a.pd.CreateAH(&attr)
+	require.NoError(t, err)
+	x := a.qp(provider.QPTUD)
+	x.up(nil)
+	for _, n := range []int{61, 60} {
+		y := b.qp(provider.QPTUD, func(in *provider.QPInit) { in.SRQ = s })
+		y.up(nil)
+		x.post(provider.WR{Opcode: provider.WRSend, AH: h.Handle(), RemoteQPN: y.num, RemoteQKey: 7}, a.sge(0, n))
+		if n == 60 {
+			require.Equal(t, uint32(100), ok(t, y.recv, 5).ByteLen)
+		} else {
+			require.Eventually(t, func() bool { return b.ctx.n.Counters().TooLong == 1 }, waitLimit, time.Millisecond)
+		}
+		require.NoError(t, y.qp.Close())
+	}
+	require.NoError(t, s.Close())
+}
+
 func TestUnreliableConnected(t *testing.T) {
 	networks(t, func(t *testing.T, a, b *end) {
 		x, y := connected(a, b, provider.QPTUC)

@@ -51,7 +51,11 @@ func (n *node) gsiInput(i int, rx *link.Rx) {
 }
 
 // commEst tells the manager that qpn's peer talks already.
-func (g *gsi) commEst(n *node, qpn uint32) { g.add(n, &madIn{qpn: qpn}) }
+func (g *gsi) commEst(n *node, qpn uint32) {
+	if n.hasCM {
+		g.add(n, &madIn{qpn: qpn})
+	}
+}
 
 func (g *gsi) add(n *node, m *madIn) {
 	if len(g.queue) >= maxMADs {

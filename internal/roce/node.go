@@ -22,13 +22,14 @@ import (
 // pump and then arm: pump sends in turn, a bounded number of packets, and arm
 // sees to it that what is left, and what waits for a time, is taken up again.
 type node struct {
-	name  string
-	key   nodeKey
-	refs  int // contexts; guarded by nodes
-	net   link.Network
-	links []link.Link // by GID index; fixed once the node is open
-	base  time.Time   // of now
-	own   *devCtx     // the connection manager's context
+	name      string
+	key       nodeKey
+	refs      int // contexts; guarded by nodes
+	net       link.Network
+	links     []link.Link // by GID index; fixed once the node is open
+	ifindexes sync.Map    // of uint32, by address
+	base      time.Time   // of now
+	own       *devCtx     // the connection manager's context
 
 	mu      sync.Mutex
 	open    bool // links is complete, and not closed yet
@@ -47,6 +48,7 @@ type node struct {
 	nStuck  int
 	timers  timers
 	gsi     gsi
+	hasCM   bool
 	mcast   []byte // a message to a group, on its way to the members here
 
 	cmOnce sync.Once

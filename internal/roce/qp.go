@@ -334,6 +334,9 @@ func (q *qp) Close() error {
 	q.closed = true
 	delete(n.qps, q.num)
 	n.timers.remove(q)
+	if u, ok := q.eng.(interface{ giveBack() }); ok {
+		u.giveBack()
+	}
 	q.forgotten()
 	return nil
 }

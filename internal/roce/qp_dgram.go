@@ -228,6 +228,14 @@ func (u *unacked) takeRecv() bool {
 	return true
 }
 
+// giveBack returns a receive that was taken in vain to its SRQ, behind the others.
+func (u *unacked) giveBack() {
+	if u.haveRecv && u.srq != nil {
+		_, _ = u.srq.PostRecv([]provider.RecvWR{{ID: u.recv.ID, NumSGE: uint32(len(u.recv.SGE))}}, u.recv.SGE)
+	}
+	u.haveRecv = false
+}
+
 // recvErr completes the receive in use in error.
 func (u *unacked) recvErr(s provider.WCStatus) {
 	u.wc = provider.WC{Status: s, Opcode: provider.WCRecv}
@@ -286,6 +294,7 @@ func (u *unacked) set(a *provider.QPAttr, mask provider.QPAttrMask) {
 	}
 	switch a.State {
 	case provider.QPSReset:
+		u.giveBack()
 		u.st, u.attr, u.psn, u.off, u.haveRecv, u.sqdEvent = a.State, provider.QPAttr{}, 0, 0, false, false
 		u.head = u.tail
 		if u.own != nil {
