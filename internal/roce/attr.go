@@ -136,11 +136,21 @@ func (n *node) gidEntry(index int) provider.GIDEntry {
 		Type: provider.GIDTypeRoCEV2, Ifindex: n.ifindex(a)}
 }
 
-// ifindex is the network interface that has an address, 0 for none.
+// ifindex is the network interface that has an address, 0 for none. The kernel is
+// asked once for each address: a link keeps its socket when addresses move.
 func (n *node) ifindex(a netip.Addr) uint32 {
 	if n.net == nil || n.net.Virtual() {
 		return 0
 	}
+	if v, ok := n.ifindexes.Load(a); ok {
+		return v.(uint32)
+	}
+	v := interfaceOf(a)
+	n.ifindexes.Store(a, v)
+	return v
+}
+
+func interfaceOf(a netip.Addr) uint32 {
 	all, err := net.Interfaces()
 	if err != nil {
 		return 0
