@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -58,12 +59,14 @@ func BenchmarkConnect(b *testing.B) {
 	b.Cleanup(func() { require.NoError(b, da.Close()); require.NoError(b, db.Close()) })
 	for _, n := range []int{100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var setup, closing time.Duration
 			for b.Loop() {
 				var before, after runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&before)
 				cfg := Config{SendDepth: 16, RecvDepth: 8, DeadAfter: -1}
 				conns := make([]*Conn, 0, 2*n)
+				start := time.Now()
 				for range n {
 					pa, err := da.Prepare(netip.Addr{}, cfg)
 					require.NoError(b, err)
@@ -76,14 +79,18 @@ func BenchmarkConnect(b *testing.B) {
 					require.NoError(b, err)
 					conns = append(conns, ca, cb)
 				}
+				setup += time.Since(start)
 				runtime.GC()
 				runtime.ReadMemStats(&after)
 				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(2*n), "heap-B/conn")
+				start = time.Now()
 				for _, c := range conns {
 					require.NoError(b, c.Close())
 				}
+				closing += time.Since(start)
 			}
-			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "pairs/s")
+			b.ReportMetric(float64(n)*float64(b.N)/setup.Seconds(), "pairs/s")
+			b.ReportMetric(2*float64(n)*float64(b.N)/closing.Seconds(), "closes/s")
 		})
 	}
 }
