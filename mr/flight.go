@@ -185,9 +185,9 @@ func (f Flight) handOver(op string) Flight {
 	return n
 }
 
-// Quarantine ends the flight for the poster, but keeps the memory for d more:
-// the device was told to stop and may still be at it. Then it is released. A d
-// of 0 is Release.
+// Quarantine ends the flight for the poster, but keeps the memory for d more, and
+// on Linux for a grace period of the kernel: the device was told to stop and may
+// still be at it. Then it is released. d is DefaultQuarantine, of 0 is Release.
 func (f Flight) Quarantine(d time.Duration) {
 	if d <= 0 {
 		f.Release()
@@ -198,7 +198,7 @@ func (f Flight) Quarantine(d time.Duration) {
 	a.quarantined.Add(1)
 	a.quarantinedEver.Add(1)
 	a.quarantineBytes.Add(n)
-	time.AfterFunc(d, func() {
+	a.settle(d, func() {
 		a.quarantined.Add(-1)
 		a.quarantineBytes.Add(-n)
 		f.Release()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -71,8 +72,10 @@ type GranterConfig struct {
 	Mechanism Mechanism // ByProbing
 
 	// Quarantine is how long memory is kept after a fence that a device may
-	// overrun by the packet it is just copying: LOCAL_INV and a queue pair in ERR.
-	// 0: 3 ms on rxe and other software devices, none on hardware. Negative: none.
+	// overrun by the packet it is just copying: LOCAL_INV, deallocating a window
+	// and a queue pair in ERR. On Linux a grace period of the kernel follows, some
+	// tens of milliseconds, which is what proves it. 0: DefaultQuarantine of the
+	// device. Negative: none.
 	Quarantine time.Duration
 
 	// Grace bounds each step of a fence; 0: 5 s. After it the next, harder one is
@@ -114,6 +117,8 @@ type Granter struct {
 	mech  Mechanism
 	quiet time.Duration
 
+	settled func(time.Duration, func()) // the package's, but in tests with a clock of their own
+
 	mu     sync.Mutex
 	idle   []*window // guarded by mu, as all below
 	open   int       // grants that have not ended
@@ -130,9 +135,9 @@ func NewGranter(d *verbs.PD, cfg GranterConfig) (*Granter, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine}
-	if g.quiet == 0 && !isHardware(d.Context()) {
-		g.quiet = softQuarantine
+	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine, settled: settled}
+	if g.quiet == 0 {
+		g.quiet = DefaultQuarantine(d.Context())
 	}
 	g.quiet = max(g.quiet, 0)
 	if g.mech == ByProbing || g.mech == ByWindow {
@@ -149,6 +154,16 @@ func NewGranter(d *verbs.PD, cfg GranterConfig) (*Granter, error) {
 		}
 	}
 	return g, nil
+}
+
+// DefaultQuarantine is how long memory is kept after a fence that the device may
+// overrun: 3 ms on rxe, siw and the like, none on hardware, which is believed to
+// be strict, and none on this module's own software device, which is.
+func DefaultQuarantine(c *verbs.Context) time.Duration {
+	if isHardware(c) || strings.HasPrefix(c.Name(), "soft:") {
+		return 0
+	}
+	return softQuarantine
 }
 
 // canDoWithout tells a device without windows from a failure.

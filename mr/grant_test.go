@@ -86,6 +86,8 @@ func grants(t *testing.T, cfg GranterConfig, dev *fakeDev, f func(r *grantRig)) 
 		require.NoError(t, err)
 		g, err := NewGranter(pd, cfg)
 		require.NoError(t, err)
+		// The kernel's grace period knows no virtual time; TestGracePeriod has it.
+		g.settled = timeOnly
 		r := &grantRig{t, dev, p, g, &scriptQP{pd: pd, auto: true}}
 		f(r)
 		synctest.Wait()
@@ -496,3 +498,6 @@ func FuzzRemote(f *testing.F) {
 		require.Equal(t, b, out)
 	})
 }
+
+// timeOnly is settled without a grace period.
+func timeOnly(d time.Duration, f func()) { time.AfterFunc(d, f) }

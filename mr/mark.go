@@ -8,12 +8,8 @@ func (c *Cache) mark(e *entry) bool {
 	at := e.at.pages()
 	// Pages that others of ours have marked are marked already; if it is anything
 	// else that locked them, the mark would not be lost with the mapping.
-	for _, p := range samples(at) {
-		if pageLocked(p) && !c.marked(p, e) {
-			return false
-		}
-	}
-	return lockPages(at) && isMarked(e.at)
+	ours := func(p uintptr) bool { return !pageLocked(p) || c.marked(p, e) }
+	return everySample(at, ours) && lockPages(at) && isMarked(e.at)
 }
 
 // marked reports that an entry beside e has put its mark on the page.
@@ -54,28 +50,24 @@ func (c *Cache) unmark(e *entry) {
 
 // isMarked looks for the mark on a sample of the pages of at.
 func isMarked(at span) bool {
-	for _, p := range samples(at.pages()) {
-		if !pageLocked(p) {
-			return false
-		}
-	}
-	return true
+	return everySample(at.pages(), pageLocked)
 }
 
 const maxSamples = 16
 
-// samples are addresses of pages of at, all of them if they are few, else some
-// with the first and the last among them.
-func samples(at span) []uintptr {
+// everySample asks for pages of at, all of them if they are few, else some with
+// the first and the last among them, until ok is false.
+func everySample(at span, ok func(page uintptr) bool) bool {
 	n := int(at.hi-at.lo) / pageSize
 	k := min(n, maxSamples)
-	out := make([]uintptr, k)
-	for i := range out {
+	for i := range k {
 		j := i
 		if k < n {
 			j = i * (n - 1) / (k - 1)
 		}
-		out[i] = at.lo + uintptr(j*pageSize)
+		if !ok(at.lo + uintptr(j*pageSize)) {
+			return false
+		}
 	}
-	return out
+	return true
 }

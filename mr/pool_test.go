@@ -248,6 +248,7 @@ func TestPoolClose(t *testing.T) {
 		d, pd := fake(t)
 		p, err := NewPool(PoolConfig{Classes: []int{4096}, RegionSize: 4096, Limit: 4096, Memory: Config{Huge: HugeOff}}, pd)
 		require.NoError(t, err)
+		p.acct.settled = timeOnly
 		f, err := get(t, p, 1).Take(DeviceWrites)
 		require.NoError(t, err)
 		waiter := make(chan error, 1)

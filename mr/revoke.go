@@ -329,7 +329,7 @@ func (t *Grant) after(d time.Duration) {
 		t.end(nil)
 		return
 	}
-	time.AfterFunc(d, func() { t.end(nil) })
+	t.g.settled(d, func() { t.end(nil) })
 }
 
 // harder goes through the fences that cost more, until one is proven.

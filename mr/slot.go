@@ -3,6 +3,7 @@ package mr
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // The word of a holder is its generation times genStep plus flags. A Buf holds
@@ -66,6 +67,16 @@ type account struct {
 	quarantineBytes atomic.Int64
 	leaked          atomic.Int64
 	leakedBytes     atomic.Int64
+
+	settled func(time.Duration, func()) // nil: the package's; tests with a clock of their own
+}
+
+func (a *account) settle(d time.Duration, f func()) {
+	if a.settled != nil {
+		a.settled(d, f)
+		return
+	}
+	settled(d, f)
 }
 
 func (s *slot) init(o owner, a *account, r *Region, off uint64, size uint32) {

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package mr
+
+func hasGrace() bool { return false }
+func gracePeriod()   {}
