@@ -28,9 +28,21 @@
 // packets move with the clock of testing/synctest: a retransmission timer of a
 // second, or a connection manager that gives up after a minute, costs nothing, and
 // one seed is one run, packet for packet, as long as the test itself does the same
-// things. In it, a goroutine that waits for completions must block, in
-// CQ.Wait on a queue with a channel, or sleep between calls of Poll: time stands
-// still while a goroutine runs.
+// things:
+//
+//	func TestPeerGone(t *testing.T) {
+//		rdmatest.Run(t, 42, func(t *testing.T, net *rdmatest.Network) {
+//			a, b := net.Device(t), net.Device(t)
+//			client, server := rdmatest.Connect(t, a, b, rdmacm.DialConfig{})
+//			...
+//			net.Partition(a, b)
+//			// the retries of the queue pair, about a second, pass at once
+//		})
+//	}
+//
+// Time stands still while a goroutine runs. Who waits for completions blocks in
+// CQ.Wait on a queue with a channel, or polls: Poll of an empty queue lets a little
+// time pass.
 //
 // # Ownership
 //

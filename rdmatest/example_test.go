@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"testing"
+	"time"
 
 	"github.com/zrdma/zrdma/rdmatest"
 	"github.com/zrdma/zrdma/verbs"
@@ -132,4 +134,21 @@ func ExampleNetwork_Log() {
 	p := net.Log()[0]
 	fmt.Println(p.From, ">", p.To, p.Fate) // p.Text() is the packet itself
 	// Output: 10.0.0.1 > 10.0.0.2 sent
+}
+
+// A test in virtual time: what waits for seconds costs none.
+func TestPeerGone(t *testing.T) {
+	rdmatest.Run(t, 42, func(t *testing.T, net *rdmatest.Network) {
+		a, b := net.Device(t), net.Device(t)
+		client, server := rdmatest.Connect(t, a, b, rdmacm.DialConfig{})
+		mr := target(t, server, 4096)
+		net.SetFaultsFrom(a, b, rdmatest.Faults{Delay: 20 * time.Millisecond, Drop: 0.1})
+		if err := put(t.Context(), client, make([]byte, 4096), mr.Addr(), mr.RKey()); err != nil {
+			t.Error(err)
+		}
+		net.Partition(a, b)
+		if err := put(t.Context(), client, make([]byte, 4096), mr.Addr(), mr.RKey()); err == nil {
+			t.Error("the peer is gone, and nobody noticed")
+		}
+	})
 }

@@ -304,3 +304,27 @@ func TestWaitEndsWithContext(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(start), time.Hour)
 	})
 }
+
+// A loop of polls makes time pass as well, though it never blocks.
+func TestPollInVirtualTime(t *testing.T) {
+	rdmatest.Run(t, 2, func(t *testing.T, net *rdmatest.Network) {
+		a, b := net.Device(t), net.Device(t)
+		client, server := rdmatest.Connect(t, a, b, rdmacm.DialConfig{})
+		net.SetFaults(rdmatest.Faults{Delay: 50 * time.Millisecond})
+		start := time.Now()
+		_, err := server.QP.PostRecv([]verbs.RecvWR{{ID: 1}})
+		require.NoError(t, err)
+		_, err = client.QP.PostSend([]verbs.SendWR{{ID: 2, Opcode: verbs.WRSend, Flags: verbs.SendSignaled}})
+		require.NoError(t, err)
+		for _, q := range []*verbs.CQ{server.RecvCQ, client.SendCQ} {
+			var wc [1]verbs.WC
+			for n := 0; n == 0; {
+				n, err = q.Poll(wc[:])
+				require.NoError(t, err)
+				require.Less(t, time.Since(start), time.Minute)
+			}
+			require.NoError(t, verbs.WCErr(&wc[0]))
+		}
+		require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond)
+	})
+}

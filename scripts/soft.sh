@@ -1,23 +1,29 @@
 #!/bin/sh
 # The soft tier: the verbs suite on the software device under the race detector,
-# over UDP on loopback and, at the same time, on a network in memory. It needs no
-# privilege. SOFT_ADDRS names other addresses than 127.0.0.1,::1.
+# over UDP on loopback and, at the same time, on a network in memory; then the
+# cases of reliable connections and of their manager on a network that loses,
+# repeats, swaps and damages packets. It needs no privilege. SOFT_ADDRS names other
+# addresses than 127.0.0.1,::1.
 set -eu
+udp="soft:${SOFT_ADDRS:-127.0.0.1,::1}"
+reliable='^TestVerbs$/^([ABMQRSWX]|N0[12346]|N1|Z0[34])'
 mkdir -p bin/log
 go test -race -c -o bin/suite-race.test ./test/suite
 
-run() { # run DEVICE NAME
-	ZRDMA_TEST_DEVICE=$1 go tool -modfile=tools/go.mod gotestsum --format testname --hide-summary=skipped \
+run() { # run DEVICE NAME CASES
+	ZRDMA_TEST_DEVICE=$1 CASES=$3 go tool -modfile=tools/go.mod gotestsum --format testname --hide-summary=skipped \
 		--jsonfile "bin/log/suite-$2.json" --raw-command -- bash -o pipefail -c \
-		'bin/suite-race.test -test.v=test2json -test.skip "^(TestAllocs|TestInterop)" -test.timeout 3m | go tool test2json -t -p suite'
+		'bin/suite-race.test -test.v=test2json -test.run "$CASES" -test.skip "^(TestAllocs|TestInterop)" -test.timeout 3m |
+			go tool test2json -t -p suite'
 }
-echo "soft: the verbs suite on soft:${SOFT_ADDRS:-127.0.0.1,::1}, and in memory"
-run memory memory >bin/log/suite-memory.txt 2>&1 &
-udp=0
-run "soft:${SOFT_ADDRS:-127.0.0.1,::1}" soft || udp=1
-memory=0
-wait $! || memory=1
+echo "soft: the verbs suite on $udp, and in memory"
+run memory memory . >bin/log/suite-memory.txt 2>&1 &
+bad=0
+run "$udp" soft . || bad=1
+wait $! || bad=1
 cat bin/log/suite-memory.txt
+echo "soft: reliable connections over a bad network"
+run lossy lossy "$reliable" || bad=1
 # Allocations are counted without the race detector.
-ZRDMA_TEST_DEVICE=memory go test -count=1 -run TestAllocs ./test/suite
-exit $((udp | memory))
+ZRDMA_TEST_DEVICE=memory go test -count=1 -run TestAllocs ./test/suite || bad=1
+exit $bad

@@ -19,7 +19,8 @@ import (
 // the test, children first, and a Close that fails fails the test.
 type env struct {
 	t        *testing.T
-	dev      string
+	dev      string // the device's name
+	name     string // what ZRDMA_TEST_DEVICE says
 	ctx      *verbs.Context
 	pd       *verbs.PD
 	port     uint8
@@ -34,7 +35,7 @@ type env struct {
 func newEnv(t *testing.T, dev string) *env {
 	ctx, err := deviceOf(t, dev).Open()
 	require.NoError(t, err)
-	e := &env{t: t, dev: ctx.Name(), ctx: ctx, memory: dev == inMemory}
+	e := &env{t: t, dev: ctx.Name(), name: dev, ctx: ctx, memory: memoryDevices[dev] != nil}
 	e.closeAtEnd(ctx)
 	e.port, err = ctx.ActivePort()
 	require.NoError(t, err)

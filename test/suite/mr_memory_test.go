@@ -156,13 +156,10 @@ func memlock(t *testing.T, e *env) {
 
 // helperDevice names the device under test for a helper's process.
 func helperDevice(e *env) string {
-	if e.memory {
-		return "ZRDMA_TEST_DEVICE=" + inMemory
-	}
-	if e.soft { // whose addresses this process has
+	if e.soft && !e.memory { // whose addresses this process has
 		return "ZRDMA_TEST_DEVICE=soft:127.0.0.9"
 	}
-	return "ZRDMA_TEST_DEVICE=" + e.dev
+	return "ZRDMA_TEST_DEVICE=" + e.name
 }
 
 func memlockHelper(t *testing.T) {

@@ -22,21 +22,39 @@ import (
 	"github.com/zrdma/zrdma/verbs/rdmacm"
 )
 
-// inMemory is the value of ZRDMA_TEST_DEVICE for the software device on a network
-// that is in memory. soft:127.0.0.1,::1 is the same over UDP.
-const inMemory = "memory"
+// Values of ZRDMA_TEST_DEVICE for the software device on a network in memory, and
+// on one that loses, repeats, swaps and damages packets: there the cases of
+// reliable connections and of their manager must hold. soft:127.0.0.1,::1 is the
+// same device over UDP.
+const (
+	inMemory = "memory"
+	lossy    = "lossy"
+)
 
-var memoryDevice = sync.OnceValue(func() *verbs.Device {
+var memoryDevices = map[string]func() *verbs.Device{
+	inMemory: sync.OnceValue(func() *verbs.Device { return memoryDevice(rocelink.Rules{}) }),
+	lossy: sync.OnceValue(func() *verbs.Device {
+		return memoryDevice(rocelink.Rules{Drop: 0.01, Duplicate: 0.01, Reorder: 0.02, Corrupt: 0.005})
+	}),
+}
+
+func memoryDevice(r rocelink.Rules) *verbs.Device {
 	addrs := []netip.Addr{netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("fd77::1"), netip.MustParseAddr("fe80::77")}
-	p := roce.New(roce.Config{Name: "soft:memory", Addrs: addrs, Net: rocelink.Memory(1, rocelink.MemOptions{})})
+	net := rocelink.Network(rocelink.Memory(1, rocelink.MemOptions{}))
+	if r != (rocelink.Rules{}) {
+		f := rocelink.Faulty(net, 1)
+		f.SetAll(r)
+		net = f
+	}
+	p := roce.New(roce.Config{Name: "soft:memory", Addrs: addrs, Net: net})
 	return bridge.Device(p).(*verbs.Device)
-})
+}
 
 // deviceOf is the device that ZRDMA_TEST_DEVICE means by name.
 func deviceOf(t *testing.T, name string) *verbs.Device {
 	t.Helper()
-	if name == inMemory {
-		return memoryDevice()
+	if f := memoryDevices[name]; f != nil {
+		return f()
 	}
 	d, err := verbs.DeviceByName(name)
 	require.NoError(t, err)
@@ -46,10 +64,7 @@ func deviceOf(t *testing.T, name string) *verbs.Device {
 // device is the device under test.
 func (e *env) device() *verbs.Device {
 	e.t.Helper()
-	if e.memory {
-		return memoryDevice()
-	}
-	return deviceOf(e.t, e.dev)
+	return deviceOf(e.t, e.name)
 }
 
 // softAddrs finds the addresses of a software device, which are its GIDs.
@@ -138,7 +153,7 @@ func init() {
 }
 
 // isSoft says whether ZRDMA_TEST_DEVICE names a software device.
-func isSoft(dev string) bool { return dev == inMemory || strings.HasPrefix(dev, "soft:") }
+func isSoft(dev string) bool { return memoryDevices[dev] != nil || strings.HasPrefix(dev, "soft:") }
 
 // softExtras are verbs that rxe lacks and the software device has.
 func (e *env) softExtras() {
