@@ -40,11 +40,23 @@ type responder struct {
 	atomAt int
 }
 
+// size changes how much is kept, also while something is: the latest atomics stay.
 func (r *responder) size(maxRd int) {
 	if cap(r.pend) < 2*maxRd {
-		r.pend = make([]pending, 0, 2*maxRd)
+		r.pend = append(make([]pending, 0, 2*maxRd), r.pend...)
 	}
-	r.atoms = make([]atomic, maxRd)
+	if len(r.atoms) == maxRd {
+		return
+	}
+	atoms := make([]atomic, maxRd)
+	k := min(maxRd, len(r.atoms))
+	for i := range k { // the latest is the one before atomAt
+		atoms[k-1-i] = r.atoms[(r.atomAt+len(r.atoms)-1-i)%len(r.atoms)]
+	}
+	r.atoms, r.atomAt = atoms, 0
+	if k < maxRd {
+		r.atomAt = k
+	}
 }
 
 func (r *responder) clear() {

@@ -143,3 +143,37 @@ func TestCommunicationEstablished(t *testing.T) {
 	require.Len(t, h.recvs, 1)
 	require.Equal(t, []provider.EventType{provider.EventCommEst}, h.events)
 }
+
+// TestAtomicsRememberedAcrossAResize lowers and raises max_dest_rd_atomic in SQD:
+// the latest atomics are still answered, not executed again.
+func TestAtomicsRememberedAcrossAResize(t *testing.T) {
+	n := newNet(t, defaults())
+	mem := make([]byte, 8)
+	key, base := n.b.reg(mem, allAccess)
+	add := func() {
+		n.a.post(1, provider.WRAtomicFetchAndAdd, make([]byte, 8), base, key, func(wr *provider.WR) { wr.CompareAdd = 1 })
+		n.run()
+	}
+	again := func(psn uint32) {
+		n.b.qp.Input(0, &wire.Packet{Opcode: wire.RCFetchAdd, PSN: psn, VA: base, RKey: key, Swap: 1, AckReq: true})
+		n.b.qp.Pump(0, 10)
+	}
+	for range 3 {
+		add()
+	}
+	require.NoError(t, n.b.qp.Modify(0, to(provider.QPSSQD), provider.QPAttrState))
+	sent := n.b.sent[wire.RCAtomicAck]
+	for _, rd := range []uint8{2, 16, 1, 3} {
+		require.NoError(t, n.b.qp.Modify(0, &provider.QPAttr{MaxDestRdAtomic: rd}, provider.QPAttrMaxDestRdAtomic))
+		again(7 + 2) // the latest
+		sent++
+		require.Equal(t, sent, n.b.sent[wire.RCAtomicAck], "max_dest_rd_atomic %d", rd)
+	}
+	again(7)
+	require.Equal(t, sent, n.b.sent[wire.RCAtomicAck], "forgotten when there was room for one")
+	require.Equal(t, byte(3), mem[0])
+	for range 5 {
+		add()
+	}
+	require.Equal(t, byte(8), mem[0])
+}
