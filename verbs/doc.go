@@ -1,6 +1,15 @@
 // Package verbs is the whole RDMA verbs API in Go, named like libibverbs: every
-// entry point of <infiniband/verbs.h>, on kernel devices through libibverbs.
+// entry point of <infiniband/verbs.h>, on kernel devices through libibverbs and on
+// software devices, which speak RoCE v2 in this process and are always there.
 // Package verbs/rdmacm has the connection manager, verbs/rsocket the sockets.
+//
+// # Devices
+//
+// OpenDefault takes the first kernel device with an active port, else the software
+// device on 127.0.0.1, and logs which; ZRDMA_DEVICE overrides it. A software
+// device is named soft:ADDR[,ADDR...] after its addresses; it binds no other than
+// those, so without being told so it is on no network (docs/soft.md). For tests,
+// package rdmatest puts it on a network in memory.
 //
 // # Ownership
 //

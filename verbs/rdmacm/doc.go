@@ -2,6 +2,14 @@
 // every entry point of <rdma/rdma_cma.h> and <rdma/rdma_verbs.h>, and above them
 // Dial and Listen, which take a context and leave nothing behind on failure.
 //
+// # Devices
+//
+// The kernel has one manager for all its devices, each software device has its
+// own. CreateEventChannelOn, and Device in DialConfig and ListenConfig, choose by
+// device. Where nothing is chosen it is the manager of the software device that
+// ZRDMA_DEVICE names; else the kernel's, or that of soft:127.0.0.1 on a machine
+// without kernel devices or rdma_cm.
+//
 // # Ownership
 //
 // An ID belongs to who created it or, for a connection request, to who took the
