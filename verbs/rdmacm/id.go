@@ -103,7 +103,8 @@ func (x *ID) Channel() *EventChannel {
 }
 
 // Context is the device the ID is bound to, nil before it is. It is shared by
-// all IDs of the device and stays open until the process ends.
+// all IDs of the device and stays open until the process ends. On a channel made
+// on a software device it is the context that the channel was made on.
 func (x *ID) Context() *verbs.Context {
 	if x.h.Enter() != nil {
 		return nil
