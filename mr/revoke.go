@@ -31,6 +31,7 @@ type Grant struct {
 	// guarded by mu
 	fencing   bool
 	byPeer    bool // the peer's SEND with invalidate took the key away
+	finished  bool // Finish: the peer is done by its own word
 	ended     bool // done is closed
 	abandoned bool // nobody waits: the memory goes back to its pool
 	claimed   bool // a Revoke has the Buf, or the error
@@ -281,7 +282,7 @@ func (t *Grant) fence(ctx context.Context) {
 	switch {
 	case byPeer:
 		t.loose()
-		t.after(t.g.quiet)
+		t.after(t.quarantine())
 	case t.mech == ByWindow:
 		t.invalidate(ctx)
 	default:
@@ -308,7 +309,7 @@ func (t *Grant) invalidate(ctx context.Context) {
 			return
 		}
 		t.loose()
-		t.after(t.g.quiet)
+		t.after(t.quarantine())
 	}
 	wr := verbs.SendWR{Opcode: verbs.WRLocalInv, Flags: verbs.SendSignaled, InvalidateRKey: t.remote.RKey}
 	if err := t.q.PostControl(ctx, wr, outcome); err != nil {
