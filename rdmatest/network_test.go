@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -328,3 +329,32 @@ func TestPollInVirtualTime(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond)
 	})
 }
+
+// What a test forgot does not hang its bubble: it is told like any other failure.
+func TestLeakInVirtualTime(t *testing.T) {
+	r := &recorder{}
+	synctest.Test(t, func(t *testing.T) {
+		net := rdmatest.NewVirtualNetwork(r, 1)
+		a, b := net.Device(r), net.Device(r)
+		l, err := b.Listen(t.Context(), 0, rdmacm.ListenConfig{})
+		require.NoError(t, err)
+		accepted := make(chan *rdmacm.Conn, 1)
+		go func() {
+			c, _ := l.Accept(context.Background())
+			accepted <- c
+		}()
+		c, err := a.Dial(t.Context(), l.Addr(), rdmacm.DialConfig{})
+		require.NoError(t, err)
+		net.Partition(a, b) // and work under way, to be retried
+		_, err = c.QP.PostSend([]verbs.SendWR{{ID: 2, Opcode: verbs.WRSend}})
+		require.NoError(t, err)
+		r.end()
+		require.True(t, r.failed)
+		require.Contains(t, r.said.String(), "rdmacm.EventChannel created at")
+		forgotten = append(forgotten, c, <-accepted, l, a, b)
+	})
+}
+
+// forgotten outlives its bubble, where nothing of it can be closed any more: it is
+// kept from the collector, which would report it.
+var forgotten []io.Closer
