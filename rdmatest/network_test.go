@@ -345,13 +345,14 @@ func TestLeakInVirtualTime(t *testing.T) {
 		}()
 		c, err := a.Dial(t.Context(), l.Addr(), rdmacm.DialConfig{})
 		require.NoError(t, err)
+		server := <-accepted
 		net.Partition(a, b) // and work under way, to be retried
 		_, err = c.QP.PostSend([]verbs.SendWR{{ID: 2, Opcode: verbs.WRSend}})
 		require.NoError(t, err)
 		r.end()
 		require.True(t, r.failed)
 		require.Contains(t, r.said.String(), "rdmacm.EventChannel created at")
-		forgotten = append(forgotten, c, <-accepted, l, a, b)
+		forgotten = append(forgotten, c, server, l, a, b)
 	})
 }
 
