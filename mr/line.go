@@ -24,9 +24,9 @@ func (w *waiter) fail(err error) {
 	close(w.done)
 }
 
-// getSlow joins the line, serves it, registers memory if that helps, and waits.
-// A nil ctx does not wait.
-func (p *Pool) getSlow(ctx context.Context, c *class, n int) (Buf, error) {
+// getSlow joins the line, serves it, registers memory if that helps, and waits
+// if it may.
+func (p *Pool) getSlow(ctx context.Context, c *class, n int, wait bool) (Buf, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -53,7 +53,7 @@ func (p *Pool) getSlow(ctx context.Context, c *class, n int) (Buf, error) {
 	}
 	p.mu.Unlock()
 
-	if ctx != nil {
+	if wait {
 		select {
 		case <-w.done:
 			return w.buf, w.err
@@ -68,7 +68,7 @@ func (p *Pool) getSlow(ctx context.Context, c *class, n int) (Buf, error) {
 	p.leave(w)
 	p.serve() // it may have stood in somebody's way
 	cause := ErrExhausted
-	if ctx != nil {
+	if wait {
 		cause = ctx.Err()
 	}
 	return Buf{}, p.exhausted(n, cause)

@@ -155,7 +155,7 @@ func (p *Pool) Get(ctx context.Context, n int) (Buf, error) {
 			return c.out(s, uint32(n)), nil
 		}
 	}
-	return p.getSlow(ctx, c, n)
+	return p.getSlow(ctx, c, n, true)
 }
 
 // TryGet is Get that does not wait for others to release: ErrExhausted. It may
@@ -170,7 +170,7 @@ func (p *Pool) TryGet(n int) (Buf, error) {
 			return c.out(s, uint32(n)), nil
 		}
 	}
-	return p.getSlow(nil, c, n)
+	return p.getSlow(context.Background(), c, n, false)
 }
 
 func (p *Pool) tooLarge(n int) error {

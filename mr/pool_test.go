@@ -523,3 +523,30 @@ func TestNoAllocs(t *testing.T) {
 		_ = s.Release()
 	}))
 }
+
+// A slice is made while its Buf is taken: whichever comes first, the other knows.
+func TestSliceAgainstTake(t *testing.T) {
+	p := pool(t, small())
+	both := 0
+	for range 20_000 {
+		b := get(t, p, 100)
+		var s Buf
+		var f Flight
+		var serr, ferr error
+		var wg sync.WaitGroup
+		wg.Go(func() { s, serr = b.Slice(10, 20) })
+		f, ferr = b.Take(DeviceWrites)
+		wg.Wait()
+		require.NoError(t, ferr, "nothing overlaps it in flight")
+		if serr == nil {
+			both++
+			refused(t, Overlap, s.Err())
+			require.NoError(t, s.Release())
+		} else {
+			refused(t, InFlight, serr)
+		}
+		require.NoError(t, f.Complete().Release())
+	}
+	t.Logf("the slice came first in %d rounds", both)
+	require.Equal(t, p.Stats().Classes[1].Slots, p.Stats().Classes[1].Free)
+}
