@@ -40,6 +40,9 @@
 //		})
 //	}
 //
+// Goroutines that act at one instant do so in Go's order, which is not the seed's:
+// have them begin a microsecond apart.
+//
 // Time stands still while a goroutine runs. Who waits for completions blocks in
 // CQ.Wait on a queue with a channel, or polls: Poll of an empty queue lets a little
 // time pass.

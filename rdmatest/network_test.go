@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,6 +113,34 @@ func TestSameSeedSameRun(t *testing.T) {
 		require.Equal(t, first, run(t, 11))
 	}
 	require.NotEqual(t, first, run(t, 12), "another seed is another run")
+}
+
+// Several goroutines are one run as well, when they begin at instants of their own.
+func TestSameSeedSameRunInParallel(t *testing.T) {
+	once := func() (lines []string) {
+		rdmatest.Run(t, 11, func(t *testing.T, net *rdmatest.Network) {
+			a, b := net.Device(t), net.Device(t)
+			var wg sync.WaitGroup
+			for i := range 4 {
+				client, server := rdmatest.Connect(t, a, b, rdmacm.DialConfig{})
+				wg.Go(func() {
+					time.Sleep(time.Second + time.Duration(i)*time.Microsecond)
+					net.SetFaults(harsh)
+					exchange(t, client, server, 20, 10_000)
+				})
+			}
+			wg.Wait()
+			net.SetFaults(rdmatest.Faults{})
+			for _, p := range net.Log() {
+				lines = append(lines, p.String())
+			}
+		})
+		return lines
+	}
+	first := once()
+	for range 5 {
+		require.Equal(t, first, once())
+	}
 }
 
 // A minute of the connection manager's patience, and the retries of a queue pair,
