@@ -19,12 +19,12 @@ const (
 	ExitOK       = 0
 	ExitFailed   = 1 // the message names the step
 	ExitUsage    = 2
-	ExitNoDevice = 3 // this machine has no RDMA device
+	ExitNoDevice = 3 // this machine has no such RDMA device
 )
 
 const exitCodes = `
 Exit codes: 0 success, 1 failure (the message names the step that failed),
-2 bad usage, 3 this machine has no RDMA device.`
+2 bad usage, 3 this machine does not have the RDMA device asked for.`
 
 // coded is an error with an exit code of its own.
 type coded struct {

@@ -61,8 +61,13 @@ func TestNoDevice(t *testing.T) {
 	var c coded
 	require.ErrorAs(t, err, &c)
 	require.Equal(t, ExitNoDevice, c.code)
-	require.ErrorContains(t, err, "no RDMA device: because")
+	require.ErrorContains(t, err, "because")
 	require.ErrorContains(t, err, "modprobe rdma_rxe")
+	require.ErrorContains(t, err, "soft:127.0.0.1")
+
+	var out, errOut bytes.Buffer
+	require.Equal(t, ExitNoDevice, Main([]string{"ping", "-d", "no_such_device", "--loopback"}, &out, &errOut), errOut.String())
+	require.Contains(t, errOut.String(), `no RDMA device "no_such_device"`)
 }
 
 var rows = []deviceRow{
@@ -122,4 +127,19 @@ func TestSeconds(t *testing.T) {
 		require.NoError(t, s.Set(text))
 		require.Equal(t, want, time.Duration(s))
 	}
+}
+
+// The software device is always there: listed last, and good for a ping.
+func TestSoftDevice(t *testing.T) {
+	var out, errOut bytes.Buffer
+	require.Equal(t, ExitOK, Main([]string{"devices", "--json"}, &out, &errOut), errOut.String())
+	var rows []deviceRow
+	require.NoError(t, json.Unmarshal(out.Bytes(), &rows))
+	require.Equal(t, "soft:127.0.0.1", rows[len(rows)-1].Name)
+
+	out.Reset()
+	require.Equal(t, ExitOK, Main([]string{"ping", "-d", "soft:127.7.2.1", "--loopback", "-c", "50"}, &out, &errOut), errOut.String())
+	require.Contains(t, out.String(), "50 of 50")
+	require.Equal(t, ExitFailed, Main([]string{"ping", "-d", "soft:eth0", "--loopback"}, &out, &errOut))
+	require.Contains(t, errOut.String(), "no IP address")
 }

@@ -48,7 +48,7 @@ func devicesCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			devs, err := verbs.Devices()
-			if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			if err != nil {
 				return err
 			}
 			rows := make([]deviceRow, 0, len(devs))
@@ -62,16 +62,13 @@ func devicesCommand() *cobra.Command {
 					return err
 				}
 			}
-			if len(rows) == 0 {
-				return noDevice(err)
-			}
 			if !asJSON {
 				return printDevices(cmd.OutOrStdout(), rows)
 			}
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list, empty without devices")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list")
 	return c
 }
 
@@ -82,20 +79,16 @@ func noArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// noDevice says why there is no device, if that is known, and what to do.
+// noDevice says what to do about a device that is not there.
 func noDevice(why error) error {
-	text := "this machine has no RDMA device"
-	if why != nil {
-		text += ": " + why.Error()
-	}
-	return coded{errors.New(text + `
+	return coded{fmt.Errorf(`%w
 What to do:
   with an RDMA card: load its driver (for instance modprobe mlx5_ib) and install
     its library (package ibverbs-providers)
   without one: Soft-RoCE runs RDMA over any network card, as root:
     modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0
-  without that in the kernel either: bin/softroce run -- COMMAND
-    runs a command in a VM that has Soft-RoCE (see test/softroce)`), ExitNoDevice}
+  without that in the kernel either: the software device, --device soft:127.0.0.1,
+    or bin/softroce run -- COMMAND in a VM that has Soft-RoCE (see test/softroce)`, why), ExitNoDevice}
 }
 
 // look reads what a device says of itself. What cannot be read is in Error.

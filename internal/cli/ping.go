@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -129,6 +130,9 @@ func (f *pingFlags) check(given func(string) bool) error {
 func (f *pingFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 	f.cfg.Warn = func(format string, args ...any) { fmt.Fprintf(errOut, "warning: "+format+"\n", args...) }
 	d, err := pingpong.Open(f.cfg)
+	if errors.Is(err, syscall.ENODEV) {
+		return noDevice(err)
+	}
 	if err != nil {
 		return err
 	}
