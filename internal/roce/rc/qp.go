@@ -23,7 +23,7 @@ type Config struct {
 	Sink     Sink
 	SRQ      RecvSource // nil for a receive queue of its own
 	Window   int        // packets in flight at most; 0 is 256
-	Probe    int64      // ns of silence after which the peer is asked, and twice that, ...; 0: not before the ACK timeout
+	Probe    int64      // ns of silence, at least, after which the peer is asked, and twice that, ...; 0: not before the ACK timeout
 	Stats    *Stats     // what to count in, shared by many; nil: nothing
 	PKey     uint16     // 0 is 0xffff
 }

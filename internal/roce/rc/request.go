@@ -36,7 +36,12 @@ func (q *QP) pumpRequests(now int64, budget int) int {
 			continue
 		}
 		sent++
-		r.high = max(r.high, r.nxt)
+		if r.nxt > r.high {
+			r.high = r.nxt
+			if r.asked == r.nxt {
+				r.rtt.start(now, r.nxt)
+			}
+		}
 		if r.nxt == w.end() {
 			r.cur++
 		}

@@ -6,7 +6,7 @@ import "github.com/zrdma/zrdma/internal/provider"
 func (q *QP) goBack() {
 	r := &q.req
 	r.nxt, r.cur, r.asked, r.rdOut, r.ackDeadline = r.una, r.head, r.una, 0, 0
-	r.probing, r.probeAt = false, 0
+	r.probing, r.probeAt, r.rtt.mark = false, 0, 0
 }
 
 // probe goes back, but sends one packet, or asks for one piece of a READ, and
@@ -18,8 +18,9 @@ func (q *QP) probe() {
 	if r.probing {
 		was = r.resume
 	}
+	mark := r.rtt.mark // how long a slow peer takes is what is to be learnt
 	q.goBack()
-	r.probing, r.probeHigh, r.resume = true, r.high, was
+	r.probing, r.probeHigh, r.resume, r.rtt.mark = true, r.high, was, mark
 }
 
 // probed ends a probe when una has moved over it.
@@ -67,6 +68,7 @@ func (q *QP) progress(now, before int64) {
 		return
 	}
 	q.win.grew(r.una - before)
+	r.rtt.answered(now, r.una)
 	r.retries, r.rnrTries, r.goneBack, r.rnrUntil, r.ackDeadline = 0, 0, false, 0, 0
 	r.probeAt, r.probes = 0, 0
 	if r.probing && r.una >= r.nxt {
@@ -104,7 +106,7 @@ func (q *QP) startTimers(now int64) {
 	if r.ackDeadline == 0 && q.timeout != 0 {
 		r.ackDeadline = now + q.timeout
 	}
-	if wait := q.cfg.Probe << r.probes; r.probeAt == 0 && q.cfg.Probe > 0 && r.probes < maxProbes && (q.timeout == 0 || 2*wait <= q.timeout) {
+	if wait := r.rtt.patience(q.cfg.Probe) << r.probes; r.probeAt == 0 && q.cfg.Probe > 0 && r.probes < maxProbes && (q.timeout == 0 || 2*wait <= q.timeout) {
 		r.probeAt = now + wait
 	}
 }

@@ -45,6 +45,7 @@ type requester struct {
 	probing     bool  // only one packet, or piece of a READ, is sent until una moves past it
 	probeHigh   int64 // high when that began
 	resume      resume
+	rtt         rtt
 	rnrUntil    int64 // 0: not waiting
 
 	orig [8]byte // an atomic response on its way to memory

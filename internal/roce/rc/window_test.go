@@ -111,3 +111,38 @@ func TestSlowPeerGoesOn(t *testing.T) {
 	require.Equal(t, 16, n.a.qp.Pump(1_100_000, 1000))
 	require.Equal(t, int64(psnBase+7+windowStart+16), n.a.qp.req.high, "16 new ones")
 }
+
+// TestDistantPeerIsNotProbed has every answer take five times the probe's wait:
+// the requester learns that.
+func TestDistantPeerIsNotProbed(t *testing.T) {
+	p := defaults()
+	p.window, p.probe = 256, 1_000_000
+	n := newNet(t, p)
+	key, base := n.b.reg(make([]byte, 1<<10), allAccess)
+	q, now := n.a.qp, int64(0)
+	answer := func(i int) {
+		n.a.post(uint64(i), provider.WRRDMAWrite, make([]byte, 100), base, key, nil)
+		due := now + 5_000_000
+		for q.Pump(now, 10); q.NextDeadline() != 0 && q.NextDeadline() < due; q.Pump(now, 10) {
+			now = q.NextDeadline()
+			q.Tick(now)
+		}
+		now = due
+		q.Input(now, &wire.Packet{Opcode: wire.RCAck, Syndrome: synAck, PSN: narrow(q.req.una)})
+	}
+	for i := range 3 {
+		answer(i)
+	}
+	probes := q.stats.Probes
+	require.NotZero(t, probes, "it has to learn")
+	for i := range 50 {
+		answer(3 + i)
+	}
+	require.Equal(t, probes, q.stats.Probes)
+	require.Len(t, n.a.sends, 53)
+	for range 200 {
+		q.req.rtt.start(now, 1)
+		q.req.rtt.answered(now+1e9, 1)
+	}
+	require.Equal(t, int64(mostPatient*1_000_000), q.req.rtt.patience(1_000_000), "within bounds")
+}
