@@ -50,7 +50,9 @@ func kernelArgs(accel string) string {
 	args := "console=ttyS0 quiet loglevel=5 panic=-1 reboot=t log_buf_len=4M printk.devkmsg=on net.ifnames=0"
 	if accel == "tcg" {
 		// An emulated processor that waits for a core of the host is not locked up.
-		args += " nowatchdog rcupdate.rcu_cpu_stall_timeout=300 mitigations=off"
+		// All of them have one counter of time; without a word the kernel distrusts
+		// it and asks the emulated HPET, which takes a system call and QEMU's lock.
+		args += " tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_timeout=300 mitigations=off"
 	}
 	return args
 }

@@ -6,7 +6,7 @@
 
 // Small messages, numbered, as fast as the peer's receives allow: it answers
 // every CREDIT messages with how many it has taken.
-enum { WINDOW = 256, CREDIT = 64, BATCH = 16 };
+enum { WINDOW = 1024, CREDIT = 256, BATCH = 64 };
 
 static struct conn c;
 static uint64_t total, sent, taken, completed; // by us: posted, credited, completed

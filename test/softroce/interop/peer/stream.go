@@ -12,9 +12,9 @@ import (
 // The receiver of a stream answers every credit messages; window is how far a
 // sender may be ahead, in messages. The last request of a batch is signaled.
 const (
-	window = 256
-	credit = 64
-	batch  = 16
+	window = 1024
+	credit = 256
+	batch  = 64
 )
 
 type streamer struct {
