@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +22,17 @@ type end struct {
 	gid    verbs.GIDEntry
 	wc     []verbs.WC
 	closer []interface{ Close() error }
+	how    waiting
 }
+
+// waiting is how an end waits for completions.
+type waiting int
+
+const (
+	adaptive waiting = iota // CQ.Wait with SpinAdaptive: what a program should do
+	sleeping                // CQ.Wait that never spins
+	polling                 // busily
+)
 
 const depth = 256
 
@@ -44,7 +54,12 @@ func newEnd(ctx *verbs.Context, size int) (*end, error) {
 		return nil, err
 	}
 	keep(e.mr)
-	if e.cq, err = ctx.CreateCQ(4*depth, nil); err != nil {
+	ch, err := ctx.CreateCompChannel()
+	if err != nil {
+		return nil, err
+	}
+	keep(ch)
+	if e.cq, err = ctx.CreateCQ(4*depth, &verbs.CQConfig{Channel: ch}); err != nil {
 		return nil, err
 	}
 	keep(e.cq)
@@ -91,13 +106,14 @@ func (e *end) connect(to *end) error {
 }
 
 // newPair connects two ends, each with size bytes of memory.
-func newPair(ca, cb *verbs.Context, size int) (a, b *end, err error) {
+func newPair(ca, cb *verbs.Context, size int, how waiting) (a, b *end, err error) {
 	if a, err = newEnd(ca, size); err != nil {
 		return nil, nil, err
 	}
 	if b, err = newEnd(cb, size); err != nil {
 		return nil, nil, err
 	}
+	a.how, b.how = how, how
 	if err := a.connect(b); err != nil {
 		return nil, nil, err
 	}
@@ -109,10 +125,19 @@ func (e *end) sge(off, n int) verbs.SGE {
 	return verbs.SGE{Addr: e.mr.Addr() + uint64(off), Length: uint32(n), LKey: e.mr.LKey()}
 }
 
-// poll waits for at least one completion, busily, and checks all it got.
-func (e *end) poll() ([]verbs.WC, error) {
-	for i := 0; ; i++ {
-		n, err := e.cq.PollSpin(e.wc, 100_000)
+// wait waits for at least one completion and checks all it got.
+func (e *end) wait() ([]verbs.WC, error) {
+	for {
+		var n int
+		var err error
+		switch e.how {
+		case polling:
+			n, err = e.cq.PollSpin(e.wc, 100_000)
+		case sleeping:
+			n, err = e.cq.Wait(context.Background(), e.wc, 0)
+		default:
+			n, err = e.cq.Wait(context.Background(), e.wc, verbs.SpinAdaptive)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -124,6 +149,5 @@ func (e *end) poll() ([]verbs.WC, error) {
 		if n > 0 {
 			return e.wc[:n], nil
 		}
-		runtime.Gosched()
 	}
 }

@@ -10,9 +10,9 @@ import (
 
 // streamRDMA moves count blocks of size bytes by one-sided requests of op, with
 // four under way, and verifies the last ones.
-func streamRDMA(ca, cb *verbs.Context, op verbs.WROpcode, size, count int) error {
+func streamRDMA(ca, cb *verbs.Context, op verbs.WROpcode, size, count int, how waiting) error {
 	const inFlight = 4
-	a, b, err := newPair(ca, cb, inFlight*size)
+	a, b, err := newPair(ca, cb, inFlight*size, how)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func streamRDMA(ca, cb *verbs.Context, op verbs.WROpcode, size, count int) error
 			}
 			posted++
 		}
-		wc, err := a.poll()
+		wc, err := a.wait()
 		if err != nil {
 			return err
 		}
@@ -47,8 +47,8 @@ func streamRDMA(ca, cb *verbs.Context, op verbs.WROpcode, size, count int) error
 }
 
 // pingPongRDMA returns the round-trip times of count messages of size bytes.
-func pingPongRDMA(ca, cb *verbs.Context, size, count int) ([]time.Duration, error) {
-	a, b, err := newPair(ca, cb, 4096)
+func pingPongRDMA(ca, cb *verbs.Context, size, count int, how waiting) ([]time.Duration, error) {
+	a, b, err := newPair(ca, cb, 4096, how)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func turn(e *end, size int, first bool) error {
 		}
 	}
 	for got := false; !got; {
-		wc, err := e.poll()
+		wc, err := e.wait()
 		if err != nil {
 			return err
 		}
@@ -114,8 +114,8 @@ func turn(e *end, size int, first bool) error {
 
 // rateRDMA sends count messages of size bytes on one queue pair, posted in lists
 // of batch, one signalled a list.
-func rateRDMA(ca, cb *verbs.Context, size, count, batch int) error {
-	a, b, err := newPair(ca, cb, 4096)
+func rateRDMA(ca, cb *verbs.Context, size, count, batch int, how waiting) error {
+	a, b, err := newPair(ca, cb, 4096, how)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func rateRDMA(ca, cb *verbs.Context, size, count, batch int) error {
 	served := make(chan error, 1)
 	go func() {
 		for got, owed := 0, 0; got < count; {
-			wc, err := b.poll()
+			wc, err := b.wait()
 			if err != nil {
 				served <- err
 				return
@@ -162,7 +162,7 @@ func rateRDMA(ca, cb *verbs.Context, size, count, batch int) error {
 			}
 			posted += batch
 		}
-		wc, err := a.poll()
+		wc, err := a.wait()
 		if err != nil {
 			return err
 		}
