@@ -217,8 +217,8 @@ func wcFields(t *testing.T, e *env) {
 		default:
 			require.Zero(t, w.Flags&(verbs.WCWithImm|verbs.WCWithInv))
 		}
-		if e.isRXE {
-			require.NotZero(t, w.Flags&verbs.WCGRH, "rxe sets it on every receive")
+		if e.isRXE || e.soft {
+			require.NotZero(t, w.Flags&verbs.WCGRH, "RoCE has it on every receive")
 		}
 	}
 
