@@ -1,9 +1,6 @@
 package qp
 
 import (
-	"errors"
-
-	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -26,7 +23,7 @@ func (c *Conn) complete(wc *verbs.WC) {
 			err = c.Err()
 		} else {
 			err = ce
-			defer c.end(endCause(ce))
+			defer c.end(c.endCause(ce))
 		}
 	}
 	q := &c.send
@@ -71,9 +68,9 @@ func (c *Conn) complete(wc *verbs.WC) {
 	}
 }
 
-func endCause(ce *verbs.CompletionError) error {
+func (c *Conn) endCause(ce *verbs.CompletionError) error {
 	if ce.Status == verbs.WCRetryExcErr {
-		return errors.Join(ErrPeerDead, ce)
+		return c.noAnswer(ce)
 	}
 	return ce
 }
@@ -81,16 +78,21 @@ func endCause(ce *verbs.CompletionError) error {
 // finish tells the owner of an operation how it ended and gives its buffers back.
 func (c *Conn) finish(f *finished) {
 	c.stats.completed.Add(1)
+	if g := c.cfg.OnComplete; g != nil && f.kind <= FetchAdd {
+		g(c, f.kind, int(f.size), f.err)
+	}
 	switch {
 	case f.call != nil:
 		f.call.finish(f)
 	case f.done != nil:
-		var few [4]mr.Buf
-		bufs := few[:0]
+		// One slice for all callbacks: they run one after the other.
+		bufs := c.given[:0]
 		for _, x := range f.flights {
 			bufs = append(bufs, x.Complete())
 		}
 		f.done(Result{Conn: c, Kind: f.kind, Token: f.token, Err: f.err, Bufs: bufs})
+		clear(bufs)
+		c.given = bufs
 	default:
 		for _, x := range f.flights {
 			x.Release()

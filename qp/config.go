@@ -44,8 +44,12 @@ type Config struct {
 	// OnMessage takes messages as they come, in the engine's goroutine; it must not
 	// block. nil: they wait for Recv.
 	OnMessage func(*Conn, Message)
-	// OnEnd is called once when the connection has ended, with the reason.
+	// OnEnd is called once when the connection has ended and everything posted has
+	// completed, with the reason, in a goroutine of its own.
 	OnEnd func(*Conn, error)
+	// OnComplete is a hook for metrics: it hears of every operation that completed,
+	// with its bytes, in the engine's goroutine; it must not block.
+	OnComplete func(c *Conn, k Kind, bytes int, err error)
 
 	Engine *Engine        // nil: the device's, in turn
 	Shared *SharedReceive // nil: receives of its own

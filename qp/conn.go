@@ -68,22 +68,29 @@ type Conn struct {
 	recv    *ring // of its own, or shared
 	in      inbox
 	calls   sync.Pool
+	given   []mr.Buf // scratch of finish
 
-	mu        sync.Mutex
-	closing   bool        // Close was called; guarded by mu
-	ended     bool        // end was called
-	hangUp    func()      // tells the peer, by the way the connection was made
-	cleanup   []func()    // after the queue pair is gone
-	timer     *time.Timer // of the watchdog
-	destroyed bool        // the queue pair is gone; written before gone is closed
-	cause     atomic.Pointer[EndError]
-	done      chan struct{} // closed when cause is set
-	quiet     chan struct{} // closed when no completion is to come any more
-	gone      chan struct{} // closed when nothing is in flight and the queue pair is destroyed
-	life      context.Context
-	die       context.CancelFunc
-	heard     atomic.Int64 // when the last completion came, in ns of the device's clock
-	waits     atomic.Int64 // since when something waits for an answer, 0 for nothing
+	mu       sync.Mutex
+	closing  bool        // Close was called; guarded by mu, as all of this group
+	ended    bool        // end was called
+	hangUp   func()      // tells the peer, by the way the connection was made
+	cleanup  []func()    // after the queue pair is gone
+	timer    *time.Timer // of the watchdog
+	cause    atomic.Pointer[EndError]
+	done     chan struct{} // closed when cause is set
+	lastOnce atomic.Bool   // lastRecv is closed
+	lastRecv chan struct{} // closed when the device takes no more shared receives for it
+	hung     chan struct{} // closed when hangUp, called by end, has returned
+	quiet    chan struct{} // closed when no completion is to come any more
+	gone     chan struct{} // closed when nothing is in flight and the queue pair is destroyed
+	flushed  bool          // everything posted has completed; written before quiet is closed
+	razing   sync.Once     // of destroy
+	razed    atomic.Bool   // the queue pair was destroyed
+	closeErr error         // of destroy; written before gone is closed
+	life     context.Context
+	die      context.CancelFunc
+	heard    atomic.Int64 // when the last completion came, in ns of the device's clock
+	waits    atomic.Int64 // since when something waits for an answer, 0 for nothing
 
 	stats connStats
 }
@@ -132,131 +139,4 @@ func (c *Conn) Err() error {
 		return e
 	}
 	return nil
-}
-
-// end records why the connection ended, once; it makes every wait end, and the
-// queue pair flush. It does not wait.
-func (c *Conn) end(cause error) {
-	c.mu.Lock()
-	if c.ended {
-		c.mu.Unlock()
-		return
-	}
-	c.ended = true
-	e := &EndError{Peer: c.name, Cause: cause}
-	c.cause.Store(e)
-	hangUp := c.hangUp
-	c.mu.Unlock()
-	close(c.done)
-	c.die()
-	c.slots.fail(e)
-	if c.credits != nil {
-		c.credits.fail(e)
-	}
-	// From here on nothing is posted: what was is flushed.
-	c.send.Lock()
-	c.send.down = true
-	c.send.Unlock()
-	if c.recv.own {
-		c.recv.stop()
-	}
-	if err := c.qp.Modify(verbs.QPAttr{State: verbs.QPSErr}, verbs.QPAttrState); err != nil && !errors.Is(err, verbs.ErrClosed) {
-		c.log.Warn("qp: the queue pair does not go to the error state", "peer", c.name, "err", err)
-	}
-	if !errors.Is(cause, verbs.ErrClosed) {
-		c.log.Debug("qp: connection ended", "peer", c.name, "cause", cause)
-	}
-	go c.afterEnd(hangUp)
-}
-
-// afterEnd waits until everything posted has been flushed.
-func (c *Conn) afterEnd(hangUp func()) {
-	if hangUp != nil {
-		hangUp()
-	}
-	deadline := time.Now().Add(drainLimit)
-	for pause := 50 * time.Microsecond; !c.drained() && time.Now().Before(deadline); pause = min(2*pause, 5*time.Millisecond) {
-		time.Sleep(pause)
-	}
-	c.eng.barrier()
-	close(c.quiet)
-	if f := c.cfg.OnEnd; f != nil {
-		f(c, c.Err())
-	}
-}
-
-// fail ends the connection for an error of the engine.
-func (c *Conn) fail(err error) { c.end(err) }
-
-// drainLimit bounds the wait for flushed completions. What is then left is fenced
-// by destroying the queue pair.
-const drainLimit = 5 * time.Second
-
-// Close ends the connection: the queue pair goes to the error state, everything
-// posted completes (its callers get a *EndError with verbs.ErrClosed), every Buf
-// comes back, and the queue pair is destroyed. When it returns the device
-// touches none of the connection's memory. Messages that came before stay to be
-// received. It must not be called from Done, OnMessage or OnEnd callbacks of the
-// same engine; use end there by returning.
-//
-// Verb: ibv_modify_qp(3), ibv_destroy_qp(3).
-func (c *Conn) Close() error {
-	c.end(verbs.ErrClosed)
-	c.mu.Lock()
-	if c.closing {
-		c.mu.Unlock()
-		<-c.gone
-		return nil
-	}
-	c.closing = true
-	c.mu.Unlock()
-	defer close(c.gone)
-	return c.teardown()
-}
-
-func (c *Conn) teardown() error {
-	<-c.quiet
-	if !c.drained() {
-		c.log.Warn("qp: the device did not flush everything; destroying the queue pair", "peer", c.name)
-	}
-	err := c.qp.Close()
-	c.eng.qps.remove(c.qp.QPN())
-	// A turn of the engine may still hold completions of this queue pair: the
-	// barrier lets it finish, so that nothing is ended twice.
-	c.eng.barrier()
-	c.eng.unreserve(c.reservation())
-	if s := c.cfg.Shared; s != nil {
-		s.leave(c.cfg.RecvDepth)
-	}
-	c.destroyed = err == nil
-	switch {
-	case err == nil: // a destroyed queue pair touches nothing
-		c.abandon(func(p *pending) { c.finishAll(p, c.Err()) }, func(f flight) { f.Release() })
-	default:
-		why := "the queue pair of " + c.name + " cannot be destroyed: " + err.Error()
-		c.abandon(func(p *pending) { c.leakAll(p, why) }, func(f flight) { f.Leak(why) })
-		err = fmt.Errorf("qp: closing the connection to %s: %w", c.name, err)
-	}
-	for i := len(c.cleanup) - 1; i >= 0; i-- {
-		c.cleanup[i]()
-	}
-	c.dev.forget(c)
-	return err
-}
-
-// drained reports that no completion is to come.
-func (c *Conn) drained() bool {
-	c.send.Lock()
-	n := c.send.tail - c.send.head
-	c.send.Unlock()
-	return n == 0 && (!c.recv.own || c.recv.posted() == 0)
-}
-
-// reservation is how many completions the connection can have outstanding.
-func (c *Conn) reservation() int {
-	n := c.cfg.SendDepth + sendReserve
-	if c.cfg.Shared == nil {
-		n += c.cfg.RecvDepth + recvReserve
-	}
-	return n
 }

@@ -28,6 +28,10 @@ type DeviceConfig struct {
 	Engine  EngineConfig // of each
 	Pool    mr.PoolConfig
 	Logger  *slog.Logger // nil: slog.Default()
+
+	// OnEvent is a hook: it hears of the device's asynchronous events, after the
+	// library has dealt with them. It must not block.
+	OnEvent func(verbs.AsyncEvent)
 }
 
 // Device is an open device with what its connections share: a protection domain,
@@ -43,11 +47,15 @@ type Device struct {
 	log     *slog.Logger
 	start   time.Time
 	watch   *watcher
+	onEvent func(verbs.AsyncEvent)
 	down    atomic.Bool // the port has no link
 
 	mu     sync.Mutex
-	conns  map[*Conn]struct{} // guarded by mu
+	conns  map[*Conn]struct{} // guarded by mu, as all below
+	byQP   map[*verbs.QP]*Conn
 	closed bool
+
+	closing sync.Mutex // held by Close
 }
 
 // Open opens a device.
@@ -64,7 +72,7 @@ func Open(cfg DeviceConfig) (_ *Device, err error) {
 	if cfg.Engine.Logger == nil {
 		cfg.Engine.Logger = cfg.Logger
 	}
-	d := &Device{dev: cfg.Context, port: cfg.Port, log: cfg.Logger, start: time.Now(), conns: map[*Conn]struct{}{}}
+	d := &Device{dev: cfg.Context, port: cfg.Port, log: cfg.Logger, start: time.Now(), conns: map[*Conn]struct{}{}, byQP: map[*verbs.QP]*Conn{}, onEvent: cfg.OnEvent}
 	defer func() {
 		if err != nil {
 			d.free()
@@ -137,26 +145,48 @@ func (d *Device) Port() uint8 { return d.port }
 // now is a monotonic clock in nanoseconds, never 0.
 func (d *Device) now() int64 { return int64(time.Since(d.start)) + 1 }
 
-func (d *Device) engine(cfg *Config) *Engine {
-	if cfg.Engine != nil {
-		return cfg.Engine
+// engine is the one asked for, or the next of the device's.
+func (d *Device) engine(e *Engine) (*Engine, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return nil, d.errClosed()
+	case e == nil:
+		return d.engines[d.next.Add(1)%uint32(len(d.engines))], nil
+	case e.dev != d.dev:
+		return nil, fmt.Errorf("qp: the Engine is of another open device than %s", d.dev.Name())
 	}
-	return d.engines[d.next.Add(1)%uint32(len(d.engines))]
+	return e, nil
+}
+
+func (d *Device) errClosed() error {
+	return fmt.Errorf("qp: device %s: %w", d.dev.Name(), verbs.ErrClosed)
 }
 
 func (d *Device) remember(c *Conn) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return fmt.Errorf("qp: device %s: %w", d.dev.Name(), verbs.ErrClosed)
+		return d.errClosed()
 	}
 	d.conns[c] = struct{}{}
 	return nil
 }
 
+// attached says that the connection has its queue pair: events can reach it.
+func (d *Device) attached(q *verbs.QP, c *Conn) {
+	d.mu.Lock()
+	d.byQP[q] = c
+	d.mu.Unlock()
+}
+
 func (d *Device) forget(c *Conn) {
 	d.mu.Lock()
 	delete(d.conns, c)
+	if c.qp != nil {
+		delete(d.byQP, c.qp)
+	}
 	d.mu.Unlock()
 }
 
@@ -172,8 +202,11 @@ func (d *Device) Conns() []*Conn {
 }
 
 // Close frees the device: verbs.ErrInUse while connections are open, or a Buf of
-// the pool is held.
+// the pool is held; in the latter case it can make no connections any more, and
+// Close may be called again.
 func (d *Device) Close() error {
+	d.closing.Lock()
+	defer d.closing.Unlock()
 	d.mu.Lock()
 	if n := len(d.conns); n > 0 {
 		d.mu.Unlock()

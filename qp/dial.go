@@ -91,11 +91,13 @@ func (c *Conn) connParam() rdmacm.ConnParam {
 
 // managed completes a connection that the connection manager has established.
 func (c *Conn) managed(rc *rdmacm.Conn) error {
+	c.mu.Lock()
 	c.cleanup = append(c.cleanup, func() {
 		if err := rc.Close(); err != nil {
 			c.log.Warn("qp: closing the id of a connection", "peer", c.name, "err", err)
 		}
 	})
+	c.mu.Unlock()
 	h := hello{raw: true}
 	if c.flow {
 		var err error
@@ -103,7 +105,7 @@ func (c *Conn) managed(rc *rdmacm.Conn) error {
 			return err
 		}
 	}
-	c.hangUp = func() { _ = rc.Disconnect() }
+	c.onHangUp(func() { _ = rc.Disconnect() })
 	c.establish(rc.PeerAddr().String(), h)
 	go func() {
 		switch err := rc.WaitDisconnected(c.life); {

@@ -108,9 +108,7 @@ func (e *Engine) run() {
 		if e.ctx.Err() == nil && !errors.Is(err, verbs.ErrClosed) {
 			e.log.Error("qp: the completion queue failed; all its connections end", "device", e.dev.Name(), "err", err)
 			e.qps.each(func(h handler) {
-				if c, ok := h.(interface{ fail(error) }); ok {
-					c.fail(fmt.Errorf("qp: completion queue: %w", err))
-				}
+				h.fail(removed(fmt.Errorf("completion queue: %w", err)))
 			})
 		}
 		return

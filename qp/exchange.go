@@ -83,13 +83,7 @@ func (d *Device) ExchangeUnsafe(ctx context.Context, nc net.Conn, cfg Config) (_
 		return nil, fmt.Errorf("qp: exchange: %w", ctx.Err())
 	}
 	_ = nc.SetDeadline(time.Time{})
-	c.mu.Lock()
-	c.hangUp = func() { _ = nc.Close() }
-	ended := c.ended
-	c.mu.Unlock()
-	if ended {
-		_ = nc.Close()
-	}
+	c.onHangUp(func() { _ = nc.Close() })
 	go func() {
 		var b [1]byte
 		_, err := nc.Read(b[:])

@@ -49,15 +49,13 @@ func (c *Conn) Kill(ctx context.Context) (destroyed bool, err error) {
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
-	if !c.drained() {
-		return false, fmt.Errorf("qp: the device did not flush the queue pair of %s", c.name)
-	}
-	select {
-	case <-c.gone:
-		return c.destroyed, nil
-	default:
+	switch {
+	case c.razed.Load():
+		return true, nil
+	case c.flushed:
 		return false, nil
 	}
+	return false, fmt.Errorf("qp: the device did not flush the queue pair of %s, and does not destroy it", c.name)
 }
 
 var errKilled = errors.New("ended to take memory back from the peer")

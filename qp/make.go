@@ -16,17 +16,24 @@ func (d *Device) newConn(cfg Config) (_ *Conn, err error) {
 	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
-	if cfg.Shared != nil {
-		if err := cfg.Shared.join(&cfg); err != nil {
+	eng, err := d.engine(cfg.Engine)
+	if err != nil {
+		return nil, err
+	}
+	if s := cfg.Shared; s != nil {
+		if s.d != d {
+			return nil, fmt.Errorf("qp: Config.Shared is of device %s, not %s", s.d.dev.Name(), d.dev.Name())
+		}
+		if err := s.join(&cfg, eng); err != nil {
 			return nil, err
 		}
 		defer func() {
 			if err != nil {
-				cfg.Shared.leave(cfg.RecvDepth)
+				s.leave(cfg.RecvDepth, eng)
 			}
 		}()
 	}
-	c := &Conn{cfg: cfg, dev: d, eng: d.engine(&cfg), log: cfg.Logger, flow: !cfg.Raw,
+	c := &Conn{cfg: cfg, dev: d, eng: eng, log: cfg.Logger, flow: !cfg.Raw, lastRecv: make(chan struct{}), hung: make(chan struct{}),
 		done: make(chan struct{}), quiet: make(chan struct{}), gone: make(chan struct{})}
 	if c.log == nil {
 		c.log = d.log
@@ -82,6 +89,7 @@ func (c *Conn) attach(q *verbs.QP) error {
 		c.recv.own, c.recv.post, c.recv.life = true, q.PostRecv, c.life
 	}
 	c.eng.qps.set(q.QPN(), c)
+	c.dev.attached(q, c)
 	if c.recv.own {
 		if err := c.recv.begin(c.cfg.RecvDepth + recvReserve); err != nil {
 			return fmt.Errorf("qp: receives: %w", err)
@@ -94,7 +102,10 @@ func (c *Conn) attach(q *verbs.QP) error {
 // given out in order.
 func (c *Conn) establish(peer string, h hello) {
 	c.eng.turn.Lock()
-	c.name, c.peer = peer, h
+	c.mu.Lock() // for end
+	c.name = peer
+	c.mu.Unlock()
+	c.peer = h
 	c.up = true
 	if c.flow {
 		c.credits.give(h.credits)
@@ -114,7 +125,9 @@ func (c *Conn) establish(peer string, h hello) {
 	c.recv.top()
 	if c.cfg.DeadAfter > 0 {
 		c.mu.Lock()
-		c.timer = time.AfterFunc(c.cfg.DeadAfter/4, c.check)
+		if !c.ended {
+			c.timer = time.AfterFunc(c.cfg.DeadAfter/4, c.check)
+		}
 		c.mu.Unlock()
 	}
 }
@@ -132,7 +145,7 @@ func (c *Conn) check() {
 	// Much data takes long on a slow link without being dead.
 	limit += int64(bytes) * int64(time.Second) / slowest
 	if since := c.waits.Load(); since != 0 && now-since > limit {
-		c.end(ErrPeerDead)
+		c.end(c.noAnswer(nil))
 		return
 	}
 	if c.flow && c.waits.Load() == 0 && now-c.heard.Load() > int64(c.cfg.DeadAfter)/2 {
@@ -156,7 +169,7 @@ func (c *Conn) unmake() {
 		c.eng.unreserve(c.reservation())
 		c.die()
 		if s := c.cfg.Shared; s != nil {
-			s.leave(c.cfg.RecvDepth)
+			s.leave(c.cfg.RecvDepth, c.eng)
 		}
 		for i := len(c.cleanup) - 1; i >= 0; i-- {
 			c.cleanup[i]()

@@ -13,6 +13,7 @@ type flight = mr.Flight
 // pending is an operation posted and not completed.
 type pending struct {
 	kind     Kind
+	size     uint32 // bytes, of Data or the buffers
 	token    uint64
 	done     func(Result)
 	call     *call // a synchronous caller, or nil
@@ -155,7 +156,7 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 	if err != nil {
 		return err
 	}
-	*p = pending{kind: o.Kind, token: o.Token, done: o.Done, call: call, flights: fl}
+	*p = pending{kind: o.Kind, size: uint32(len(o.Data)), token: o.Token, done: o.Done, call: call, flights: fl}
 	from := len(q.sge)
 	for i := range fl {
 		s, err := fl[i].SGE(c.qp.PD())
@@ -168,6 +169,7 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 		}
 		q.sge = append(q.sge, s)
 		p.bytes += uint64(s.Length)
+		p.size += s.Length
 	}
 	w := verbs.SendWR{ID: q.tail + uint64(len(q.wr)), SGList: q.sge[from:], Inline: o.Data, RemoteAddr: o.Remote.Addr, RKey: o.Remote.RKey}
 	if o.Fence {
@@ -228,6 +230,8 @@ func (c *Conn) submit() (int, error) {
 			// The one that would have told of these was refused.
 			q.quiet = c.signalEvery()
 		}
+	} else {
+		err = nil // all are in the device's hands, whatever it says
 	}
 	if n > 0 && q.head == q.tail {
 		c.waits.Store(c.dev.now())

@@ -38,6 +38,7 @@ type ring struct {
 	free    []uint32 // places without a flight
 	out     int      // posted
 	debts   []debt   // receives used up and not replaced, oldest first
+	control int      // of them, those of control messages
 	spare   []mr.Buf // for the next receives
 	waiting bool     // a goroutine waits for the pool
 	stopped bool
@@ -50,9 +51,13 @@ type ring struct {
 // debt is a receive that a connection used up; the peer gets a credit for it when
 // it is replaced, unless a control message took it.
 type debt struct {
-	c       *Conn
+	c       *Conn // nil: of nobody's
 	control bool
 }
+
+// controlDebts is how many receives that control messages took may be missing: no
+// credit pays for those, and five and a probe must always find one (recvReserve).
+const controlDebts = 2
 
 func newRing(pool *mr.Pool, pd *verbs.PD, places, size int) *ring {
 	r := &ring{size: size, pool: pool, pd: pd, flights: make([]flight, places), free: make([]uint32, places), debts: make([]debt, 0, places)}
@@ -98,12 +103,15 @@ func (r *ring) take(id uint64) (flight, bool) {
 func (r *ring) owes(d debt) {
 	r.mu.Lock()
 	r.debts = append(r.debts, d)
+	if d.control {
+		r.control++
+	}
 	r.mu.Unlock()
 }
 
 // owesNobody is owes for a receive that no credit was given for.
 func (r *ring) owesNobody() {
-	r.owes(debt{control: true})
+	r.owes(debt{})
 	r.top()
 }
 
@@ -124,7 +132,7 @@ func (r *ring) fill(due []*Conn) []*Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// One doorbell for several, unless the queue runs dry.
-	if r.stopped || len(r.debts) == 0 || len(r.debts) < len(r.flights)/8 && r.out > len(r.flights)/2 {
+	if r.stopped || len(r.debts) == 0 || len(r.debts) < len(r.flights)/8 && r.out > len(r.flights)/2 && r.control <= controlDebts {
 		return due
 	}
 	n, err := r.postSome(min(len(r.debts), len(r.free)))
@@ -139,7 +147,9 @@ func (r *ring) fill(due []*Conn) []*Conn {
 		r.refused = err
 	}
 	for _, d := range r.debts[:n] {
-		if !d.control && d.c.flow && d.c.in.owe(1) >= d.c.creditStep() && (len(due) == 0 || due[len(due)-1] != d.c) {
+		if d.control {
+			r.control--
+		} else if d.c != nil && d.c.flow && d.c.in.owe(1) >= d.c.creditStep() && (len(due) == 0 || due[len(due)-1] != d.c) {
 			due = append(due, d.c)
 		}
 	}
@@ -283,6 +293,20 @@ func (in *inbox) returnGrant(n int) {
 	in.mu.Unlock()
 }
 
+// close drops what nobody took and returns how many messages that were.
+func (in *inbox) close() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	n := len(in.queue) - in.first
+	for _, m := range in.queue[in.first:] {
+		if !m.Buf.IsZero() {
+			_ = m.Buf.Release()
+		}
+	}
+	in.queue, in.first = nil, 0
+	return n
+}
+
 func (in *inbox) put(m Message) {
 	in.mu.Lock()
 	in.queue = append(in.queue, m)
@@ -366,6 +390,9 @@ func (c *Conn) received(wc *verbs.WC) {
 	}
 	if wc.Status != verbs.WCSuccess {
 		f.Release()
+		if !c.recv.own {
+			c.recv.owesNobody() // the others need it
+		}
 		c.stats.fail(wc.Status)
 		if wc.Status == verbs.WCWRFlushErr {
 			c.end(errFlushed)
@@ -398,6 +425,7 @@ func (c *Conn) received(wc *verbs.WC) {
 	n, err := b.Narrow(0, int(wc.ByteLen))
 	if err != nil { // longer than what was posted: cannot be
 		_ = b.Release()
+		c.recv.owes(debt{})
 		c.end(err)
 		return
 	}

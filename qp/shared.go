@@ -24,9 +24,11 @@ type SharedReceive struct {
 	ring *ring
 	die  context.CancelFunc
 
-	mu   sync.Mutex
-	left int // receives that no connection has been promised; guarded by mu
-	n    int // connections
+	mu     sync.Mutex
+	left   int // receives that no connection has been promised; guarded by mu, as all below
+	n      int // connections
+	closed bool
+	users  map[*Engine]int // connections on each engine
 }
 
 // NewSharedReceive makes a shared receive queue on the device and fills it.
@@ -42,11 +44,14 @@ func (d *Device) NewSharedReceive(cfg SharedReceiveConfig) (*SharedReceive, erro
 	if cfg.Depth < 1 || cfg.MaxMessage < controlSize {
 		return nil, fmt.Errorf("qp: SharedReceiveConfig: %d receives of %d bytes", cfg.Depth, cfg.MaxMessage)
 	}
+	if _, err := d.engine(nil); err != nil {
+		return nil, err
+	}
 	srq, err := d.pd.CreateSRQ(verbs.SRQConfig{Attr: verbs.SRQAttr{MaxWR: uint32(cfg.Depth), MaxSGE: 1}})
 	if err != nil {
 		return nil, fmt.Errorf("qp: %w", err)
 	}
-	s := &SharedReceive{d: d, cfg: cfg, srq: srq, left: cfg.Depth, ring: newRing(d.pool, d.pd, cfg.Depth, cfg.MaxMessage)}
+	s := &SharedReceive{d: d, cfg: cfg, srq: srq, left: cfg.Depth, users: map[*Engine]int{}, ring: newRing(d.pool, d.pd, cfg.Depth, cfg.MaxMessage)}
 	s.ring.life, s.die = context.WithCancel(context.Background())
 	s.ring.post = srq.PostRecv
 	if err := s.ring.begin(cfg.Depth); err != nil {
@@ -56,26 +61,40 @@ func (d *Device) NewSharedReceive(cfg SharedReceiveConfig) (*SharedReceive, erro
 	return s, nil
 }
 
-// join promises a connection its window.
-func (s *SharedReceive) join(cfg *Config) error {
+// join promises a connection its window. Any engine may get the completions of
+// all the receives, whatever peers do.
+func (s *SharedReceive) join(cfg *Config, e *Engine) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("qp: shared receives: %w", verbs.ErrClosed)
+	}
 	need := cfg.RecvDepth + recvReserve
 	if need > s.left {
 		return fmt.Errorf("qp: the shared receives have %d left of %d; a connection with a window of %d needs %d: use a larger SharedReceiveConfig.Depth or a smaller Config.RecvDepth",
 			s.left, s.cfg.Depth, cfg.RecvDepth, need)
 	}
+	if s.users[e] == 0 {
+		if err := e.reserve(s.cfg.Depth); err != nil {
+			return err
+		}
+	}
+	s.users[e]++
 	s.left -= need
 	s.n++
 	cfg.MaxMessage = s.cfg.MaxMessage
 	return nil
 }
 
-func (s *SharedReceive) leave(window int) {
+func (s *SharedReceive) leave(window int, e *Engine) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.left += window + recvReserve
 	s.n--
-	s.mu.Unlock()
+	if s.users[e]--; s.users[e] == 0 {
+		delete(s.users, e)
+		e.unreserve(s.cfg.Depth)
+	}
 }
 
 // Close frees the queue: verbs.ErrInUse while connections use it.
@@ -84,6 +103,7 @@ func (s *SharedReceive) leave(window int) {
 func (s *SharedReceive) Close() error {
 	s.mu.Lock()
 	n := s.n
+	s.closed = s.closed || n == 0
 	s.mu.Unlock()
 	if n > 0 {
 		return fmt.Errorf("qp: %d connections share these receives: %w", n, verbs.ErrInUse)

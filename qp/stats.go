@@ -78,7 +78,7 @@ type EngineStats struct {
 	Depth       int    // of the completion queue
 	Reserved    int    // completions that can be outstanding
 
-	Polls, Arms, Sleeps uint64 // of verbs.CQ.Wait
+	Wait verbs.WaitStats // how it waited: an idle engine arms once and sleeps
 
 	Errors map[verbs.WCStatus]uint64
 }
@@ -86,7 +86,7 @@ type EngineStats struct {
 // Stats reads the counts of the engine.
 func (e *Engine) Stats() EngineStats {
 	s := EngineStats{QueuePairs: e.qps.len(), Completions: e.stats.completions.Load(), Batches: e.stats.batches.Load(),
-		Orphans: e.stats.orphans.Load(), Errors: statuses(&e.stats.byStatus)}
+		Orphans: e.stats.orphans.Load(), Wait: e.cq.WaitStats(), Errors: statuses(&e.stats.byStatus)}
 	e.mu.Lock()
 	s.Depth, s.Reserved = e.depth, e.reserved
 	e.mu.Unlock()

@@ -13,6 +13,8 @@ type handler interface {
 	complete(wc *verbs.WC)
 	// settle is called once after every batch that had completions of its own.
 	settle()
+	// fail ends it, for an error of the engine.
+	fail(err error)
 }
 
 // table finds a handler by queue pair number: reading takes no lock. Numbers
@@ -46,15 +48,21 @@ func (t *table) set(qpn uint32, h handler) {
 		p = new(page)
 		slot.Store(p)
 	}
-	p[qpn&0xfff].Store(&h)
-	t.n++
+	if p[qpn&0xfff].Swap(&h) == nil {
+		t.n++
+	}
 }
 
-func (t *table) remove(qpn uint32) {
+// remove forgets h. The number may have gone to another queue pair already.
+func (t *table) remove(qpn uint32, h handler) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.pages[qpn>>12&0xfff].Load(); p != nil && p[qpn&0xfff].Swap(nil) != nil {
-		t.n--
+	if p := t.pages[qpn>>12&0xfff].Load(); p != nil {
+		slot := &p[qpn&0xfff]
+		if x := slot.Load(); x != nil && *x == h {
+			slot.Store(nil)
+			t.n--
+		}
 	}
 }
 

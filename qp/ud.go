@@ -89,6 +89,7 @@ type Datagram struct {
 	out    map[uint64]datagramOut
 	next   uint64
 	closed bool
+	cause  error // of an end that nobody asked for
 }
 
 type peerAH struct {
@@ -119,7 +120,11 @@ func (d *Device) NewDatagram(cfg DatagramConfig) (_ *Datagram, err error) {
 	if cfg.QKey == 0 {
 		cfg.QKey = 0x11111111
 	}
-	u := &Datagram{d: d, eng: d.engine(&Config{Engine: cfg.Engine}), qkey: cfg.QKey, send: newSlots(cfg.SendDepth),
+	eng, err := d.engine(cfg.Engine)
+	if err != nil {
+		return nil, err
+	}
+	u := &Datagram{d: d, eng: eng, qkey: cfg.QKey, send: newSlots(cfg.SendDepth),
 		ahs: map[verbs.GID]*peerAH{}, out: map[uint64]datagramOut{}, n: cfg.SendDepth + cfg.RecvDepth,
 		in: make(chan DatagramMessage, cfg.RecvDepth)}
 	if u.gid, err = d.dev.SelectGID(d.port, cfg.Local); err != nil {
@@ -217,8 +222,11 @@ func (u *Datagram) Send(ctx context.Context, to DatagramAddr, b mr.Buf) error {
 }
 
 func (u *Datagram) post(to DatagramAddr, f mr.Flight) error {
-	if u.closed {
+	if u.closed || u.cause != nil {
 		f.Release()
+		if u.cause != nil {
+			return u.cause
+		}
 		return verbs.ErrClosed
 	}
 	s, err := f.SGE(u.qp.PD())
@@ -243,6 +251,22 @@ func (u *Datagram) post(to DatagramAddr, f mr.Flight) error {
 	return nil
 }
 
+// fail ends the endpoint for others' reasons: Send and Recv say why. It must be
+// closed still.
+func (u *Datagram) fail(err error) {
+	u.mu.Lock()
+	if u.closed || u.cause != nil {
+		u.mu.Unlock()
+		return
+	}
+	u.cause = fmt.Errorf("qp: the datagram endpoint failed, close it and make another: %w", err)
+	err = u.cause
+	u.mu.Unlock()
+	u.send.fail(err)
+	u.recv.stop()
+	u.die()
+}
+
 // Recv takes the next datagram, waiting for it; verbs.ErrClosed after Close.
 func (u *Datagram) Recv(ctx context.Context) (DatagramMessage, error) {
 	select {
@@ -258,12 +282,20 @@ func (u *Datagram) Recv(ctx context.Context) (DatagramMessage, error) {
 	case <-ctx.Done():
 		return DatagramMessage{}, ctx.Err()
 	case <-u.ctx.Done():
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.cause != nil {
+			return DatagramMessage{}, u.cause
+		}
 		return DatagramMessage{}, fmt.Errorf("qp: datagram endpoint: %w", verbs.ErrClosed)
 	}
 }
 
 // complete takes a completion, in the engine's goroutine.
 func (u *Datagram) complete(wc *verbs.WC) {
+	if wc.Status != verbs.WCSuccess { // the queue pair is in the error state now
+		u.fail(&verbs.CompletionError{Status: wc.Status, Opcode: wc.Opcode, WRID: wc.WRID, QPN: wc.QPN, VendorErr: wc.VendorErr})
+	}
 	if wc.WRID&recvBit == 0 {
 		u.mu.Lock()
 		o, ok := u.out[wc.WRID]
@@ -284,9 +316,7 @@ func (u *Datagram) complete(wc *verbs.WC) {
 	}
 	if wc.Status != verbs.WCSuccess || wc.ByteLen < grhLen {
 		f.Release()
-		if wc.Status == verbs.WCSuccess {
-			u.recv.owesNobody()
-		}
+		u.recv.owesNobody()
 		return
 	}
 	b := f.Complete()
@@ -336,7 +366,7 @@ func (u *Datagram) Close() error {
 	u.send.fail(verbs.ErrClosed)
 	u.recv.stop()
 	err := u.qp.Close()
-	u.eng.qps.remove(u.qp.QPN())
+	u.eng.qps.remove(u.qp.QPN(), u)
 	u.eng.barrier()
 	u.eng.unreserve(u.n)
 	end := func(f mr.Flight) { f.Release() }

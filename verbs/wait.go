@@ -40,6 +40,22 @@ type waitState struct {
 	polling atomic.Bool // guards ps
 	ps      provider.WaitState
 	yielder
+
+	polls, spins, arms, sleeps atomic.Uint64
+}
+
+// WaitStats are running counts of what Wait has done on a queue.
+type WaitStats struct {
+	Polls  uint64 // bounded waits in one C call: a poll, a spin if that pays, an arming
+	Spins  uint64 // of them, those that spun
+	Arms   uint64 // events asked for
+	Sleeps uint64 // waits that were parked in the network poller
+}
+
+// WaitStats reads the counts, at any time.
+func (q *CQ) WaitStats() WaitStats {
+	w := &q.wait
+	return WaitStats{w.polls.Load(), w.spins.Load(), w.arms.Load(), w.sleeps.Load()}
 }
 
 // yieldEvery is below the 10 ms after which the runtime's monitor thread takes
@@ -175,6 +191,7 @@ func (q *CQ) park(ctx context.Context) error {
 			}
 		}
 		w.leading.Store(true)
+		w.sleeps.Add(1)
 		var cookie uint64
 		err := error(syscall.EAGAIN)
 		if !w.missed() {
@@ -207,6 +224,7 @@ func (q *CQ) waitOnce(ctx context.Context, wc []WC, spinNS int64) (int, error) {
 	if ctx.Err() != nil {
 		spin, nap = 0, 0 // what is there already is still returned
 	}
+	w.polls.Add(1)
 	waiter, ok := q.p.(provider.CQWaiter)
 	if !ok || q.ch == nil {
 		return q.waitSteps(wc, max(spin, 0))
@@ -216,7 +234,8 @@ func (q *CQ) waitOnce(ctx context.Context, wc []WC, spinNS int64) (int, error) {
 	}
 	w.s = provider.WaitState{}
 	before := w.taken.Load()
-	if w.armed == before+1 {
+	was := w.armed == before+1
+	if was {
 		w.s.Armed = 1
 	}
 	n, err := waiter.WaitEvent(q.ch.p, wc, spin, nap, &w.s)
@@ -224,6 +243,12 @@ func (q *CQ) waitOnce(ctx context.Context, wc []WC, spinNS int64) (int, error) {
 	w.armed = 0
 	if w.s.Armed != 0 {
 		w.armed = before + 1
+		if !was {
+			w.arms.Add(1)
+		}
+	}
+	if w.s.Spun != 0 {
+		w.spins.Add(1)
 	}
 	if w.s.Other != 0 {
 		q.ch.event(w.s.Other, nil)
@@ -248,6 +273,7 @@ func (q *CQ) waitSteps(wc []WC, spin int64) (n int, err error) {
 			return 0, err
 		}
 		q.wait.armed = before + 1
+		q.wait.arms.Add(1)
 	}
 	// A completion between the last poll and the arming raises no event.
 	return q.Poll(wc)
