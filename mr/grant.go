@@ -116,6 +116,7 @@ type Granter struct {
 	cfg   GranterConfig
 	mech  Mechanism
 	quiet time.Duration
+	onBus bool // hardware
 
 	settled func(time.Duration, func()) // the package's, but in tests with a clock of their own
 
@@ -126,7 +127,7 @@ type Granter struct {
 	stuck  []*Grant // their windows and regions may still be live in the device
 	leaks  int
 
-	granted, revoked, hard, killed atomic.Uint64
+	granted, revoked, harder, killed atomic.Uint64
 }
 
 // NewGranter probes the device of d by allocating a window.
@@ -135,7 +136,7 @@ func NewGranter(d *verbs.PD, cfg GranterConfig) (*Granter, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine, settled: settled}
+	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine, onBus: isHardware(d.Context()), settled: settled}
 	if g.quiet == 0 {
 		g.quiet = DefaultQuarantine(d.Context())
 	}

@@ -191,10 +191,14 @@ func (p *Pool) Prepare(n int64) error {
 			p.mu.Unlock()
 			return nil
 		}
+		busy := p.growing
 		err := p.grow()
 		p.mu.Unlock()
 		if err != nil {
 			return err
+		}
+		if busy { // somebody else does it
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

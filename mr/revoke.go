@@ -181,7 +181,7 @@ func (t *Grant) Invalidated(wc *verbs.WC) bool {
 	if t.mech != ByWindow || wc.Status != verbs.WCSuccess || !wc.IsRecv() || wc.InvalidatedRKey() != t.remote.RKey {
 		return false
 	}
-	if wc.Flags&verbs.WCWithInv == 0 && (wc.Flags&verbs.WCWithImm != 0 || isHardware(t.g.pd.Context())) {
+	if wc.Flags&verbs.WCWithInv == 0 && (wc.Flags&verbs.WCWithImm != 0 || t.g.onBus) {
 		return false
 	}
 	t.mu.Lock()
@@ -336,7 +336,7 @@ func (t *Grant) after(d time.Duration) {
 // harder goes through the fences that cost more, until one is proven.
 func (t *Grant) harder(first error) {
 	if first != nil {
-		t.g.hard.Add(1)
+		t.g.harder.Add(1)
 	}
 	errs := []error{first}
 	switch t.mech {
@@ -348,7 +348,7 @@ func (t *Grant) harder(first error) {
 		}
 		errs = append(errs, err)
 		if first == nil {
-			t.g.hard.Add(1)
+			t.g.harder.Add(1)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), t.g.cfg.Grace)

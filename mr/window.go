@@ -120,5 +120,5 @@ type GranterStats struct {
 func (g *Granter) Stats() GranterStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return GranterStats{g.granted.Load(), g.revoked.Load(), g.hard.Load(), g.killed.Load(), g.open, len(g.idle), g.leaks}
+	return GranterStats{g.granted.Load(), g.revoked.Load(), g.harder.Load(), g.killed.Load(), g.open, len(g.idle), g.leaks}
 }
