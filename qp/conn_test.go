@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -23,8 +24,25 @@ func testCtx(t testing.TB) context.Context {
 	return ctx
 }
 
-// openDevice opens a software device on an address of its own.
+// testDevice names the device to test, rxe0 for instance; empty: software devices.
+func testDevice() string { return os.Getenv("ZRDMA_TEST_DEVICE") }
+
+// addrOf is the address of a device for its connection manager.
+func addrOf(t testing.TB, d *Device) string {
+	g, err := d.Context().SelectGID(d.Port(), netip.Addr{})
+	require.NoError(t, err)
+	return g.GID.Addr().String()
+}
+
+// openDevice opens a software device on an address of its own, or the device of
+// the environment.
 func openDevice(t testing.TB, addr string) *Device {
+	if name := testDevice(); name != "" {
+		d, err := Open(DeviceConfig{Name: name, Pool: mr.PoolConfig{Canaries: true}})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, d.Close()) })
+		return d
+	}
 	c, err := verbs.OpenSoft(verbs.SoftConfig{Addrs: []netip.Addr{netip.MustParseAddr(addr)}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
@@ -131,7 +149,7 @@ func TestOneSided(t *testing.T) {
 func TestDialListen(t *testing.T) {
 	da, db := devices(t)
 	ctx := testCtx(t)
-	l, err := db.Listen(ctx, "127.0.9.2:0", Config{})
+	l, err := db.Listen(ctx, net.JoinHostPort(addrOf(t, db), "0"), Config{})
 	require.NoError(t, err)
 	defer l.Close()
 	var wg sync.WaitGroup
