@@ -25,7 +25,9 @@ type Client struct {
 	granter *mr.Granter
 	bootID  uint64
 	token   atomic.Uint64
-	invoke  Invoker
+	invoke  Invoker // through the interceptors; nil: there are none
+	replies sync.Pool
+	gate    gate // calls
 
 	mu      sync.Mutex
 	cur     *clientSession // guarded by mu, as all below
@@ -66,7 +68,10 @@ func Dial(ctx context.Context, addr string, cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, addr: addr, d: d, bootID: process(), changed: make(chan struct{})}
 	c.life, c.die = context.WithCancel(context.Background())
-	c.invoke = chain(cfg.ClientInterceptors, c.call)
+	c.gate.out = make(chan struct{})
+	if len(cfg.ClientInterceptors) > 0 {
+		c.invoke = chain(cfg.ClientInterceptors, c.call)
+	}
 	if c.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: time.Second}); err != nil {
 		return nil, err
 	}
@@ -133,8 +138,18 @@ func (c *Client) redial() {
 		c.mu.Lock()
 		c.attempt++
 		c.lastErr = err
-		if err == nil {
+		switch {
+		case err != nil:
+		case c.closed:
+			defer s.session.end(ErrClosed)
+		case s.usable(): // it may have ended already, and then nobody would say so again
 			c.cur = s
+		default:
+			c.lastErr = errGoAway
+			if e := s.session.err(); e != nil {
+				c.lastErr = e
+			}
+			err = c.lastErr
 		}
 		stop := err == nil || c.closed || c.cfg.NoReconnect
 		if stop {
@@ -170,7 +185,12 @@ func (c *Client) dial() (_ *clientSession, err error) {
 	c.gen++
 	gen := c.gen
 	c.mu.Unlock()
+	cost := c.cfg.memory()
+	if err := memory.reserve(cost); err != nil {
+		return nil, fmt.Errorf("rpc: dial %s: %w", c.addr, err)
+	}
 	cs := newClientSession(c, gen)
+	cs.idle.add(cs, cost)
 	s := cs.session
 	conf := c.cfg.conn(s.onMessage, s.onEnd)
 	var nc net.Conn
@@ -189,17 +209,18 @@ func (c *Client) dial() (_ *clientSession, err error) {
 	default:
 		control, err = c.d.Dial(ctx, c.addr, conf)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("rpc: dial %s: %w", c.addr, err)
+	if err == nil {
+		err = s.adopt(control, true)
 	}
-	if err = s.adopt(control, true); err == nil {
+	if err == nil {
 		err = s.greet(ctx)
 	}
 	if err != nil {
 		s.end(err)
 		s.close()
-		return nil, fmt.Errorf("rpc: dial %s: %w", c.addr, err)
+		return nil, fmt.Errorf("rpc: dial %s: %w", c.addr, authentication(err))
 	}
+	s.open.Store(true)
 	cs.limit(int(min(uint32(c.cfg.MaxCalls), s.remote.calls)))
 	c.mu.Lock()
 	if c.server != 0 && c.server != s.remote.bootID {
@@ -238,9 +259,10 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	c.die()
 	if cs != nil {
-		cs.session.tell(cs.control(), &header{typ: msgClose})
+		cs.session.tell(cs.control(), &header{typ: msgClose}, nil)
 		cs.session.end(ErrClosed)
 	}
+	c.gate.shut() // calls see that the session has ended, or that the client is closed
 	c.wg.Wait()
 	return c.granter.Close()
 }

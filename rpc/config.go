@@ -36,7 +36,10 @@ type Config struct {
 
 	SlotSize int // longest message in bytes, header and arguments; 0: 4096. At most 64 KiB
 	MaxCalls int // calls at a time; 0: 256
-	DataQPs  int // queue pairs for bulk data; 0: 1
+	// Window is how many messages a queue pair can take before it says so: what a
+	// session costs is mostly this many slots per queue pair. 0: MaxCalls, at most 256.
+	Window  int
+	DataQPs int // queue pairs for bulk data; 0: 1
 
 	Bulk      BulkMode
 	DeadAfter time.Duration // a peer that is silent for so long is dead; 0: 1 s
@@ -50,7 +53,12 @@ type Config struct {
 	MaxBackoff time.Duration
 
 	ClientInterceptors []ClientInterceptor // the first is the outermost
-	Logger             *slog.Logger        // nil: slog.Default()
+	// OnCall hears of every call of a client, when it ends, how long its stages
+	// took. It runs in the caller's goroutine.
+	OnCall func(*Stages)
+	Logger *slog.Logger // nil: slog.Default()
+
+	shared *qp.SharedReceive // of a server
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -67,6 +75,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.SlotSize, 4096)
 	def(&c.MaxCalls, 256)
 	def(&c.DataQPs, 1)
+	def(&c.Window, min(c.MaxCalls, 256))
 	defD(&c.DeadAfter, time.Second)
 	defD(&c.Grace, 50*time.Millisecond)
 	defD(&c.DialTimeout, 5*time.Second)
@@ -81,6 +90,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("rpc: Config.MaxCalls is %d; it must be 1 to %d", c.MaxCalls, 1<<14)
 	case c.DataQPs < 1 || c.DataQPs > maxData:
 		return c, fmt.Errorf("rpc: Config.DataQPs is %d; it must be 1 to %d", c.DataQPs, maxData)
+	case c.Window < 1 || c.Window > 1<<14:
+		return c, fmt.Errorf("rpc: Config.Window is %d; it must be 1 to %d", c.Window, 1<<14)
 	case c.DeadAfter < 0 || c.Grace < 0 || c.DialTimeout < 0 || c.MaxBackoff < 0:
 		return c, fmt.Errorf("rpc: a duration in Config is negative")
 	case c.TLS != nil && c.PlainTCP:
@@ -94,7 +105,12 @@ func (c Config) withDefaults() (Config, error) {
 // conn is the configuration of the session's queue pairs. Every call can have a
 // request, a cancellation and a few words about bulk data under way.
 func (c *Config) conn(on func(*qp.Conn, qp.Message), end func(*qp.Conn, error)) qp.Config {
-	depth := min(c.MaxCalls, 256)
-	return qp.Config{SendDepth: 2 * depth, RecvDepth: depth, MaxMessage: c.SlotSize, DeadAfter: c.DeadAfter,
-		OnMessage: on, OnEnd: end, Logger: c.Logger, Inline: 256}
+	return qp.Config{SendDepth: 2 * min(c.MaxCalls, 256), RecvDepth: c.Window, MaxMessage: c.SlotSize, DeadAfter: c.DeadAfter,
+		OnMessage: on, OnEnd: end, Logger: c.Logger, Inline: 256, Shared: c.shared}
+}
+
+// memory is what a session holds for messages to come, in bytes.
+func (c *Config) memory() int64 {
+	const reserve = 8 // of package qp, for its own
+	return int64(c.DataQPs+1) * int64(c.Window+reserve) * int64(c.SlotSize)
 }

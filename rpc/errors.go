@@ -2,9 +2,12 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 
+	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -50,6 +53,9 @@ type Error struct {
 	Method  string
 	Message string
 	Cause   error // on this side; nil for what the peer said
+	// Refused says that the server did not begin the call: no handler has seen it,
+	// it may be done again.
+	Refused bool
 }
 
 func (e *Error) Error() string {
@@ -70,6 +76,10 @@ func (e *Error) Unwrap() error { return e.Cause }
 // codes that stand for them.
 func (e *Error) Is(target error) bool {
 	switch e.Code {
+	case ResourceExhausted:
+		return target == ErrBusy && e.Refused
+	case Unauthenticated:
+		return target == ErrUnauthenticated
 	case Canceled:
 		return target == context.Canceled
 	case DeadlineExceeded:
@@ -101,6 +111,10 @@ func CodeOf(err error) Code {
 		return Unavailable
 	case errors.Is(err, errors.ErrUnsupported):
 		return Unimplemented
+	case errors.Is(err, ErrClosed):
+		return FailedPrecondition
+	case errors.Is(err, mr.ErrMoved), errors.Is(err, ErrForeignBuffer):
+		return InvalidArgument
 	}
 	return Unknown
 }
@@ -115,4 +129,31 @@ var (
 	ErrUnavailable = errors.New("rpc: the peer is unavailable")
 	// ErrClosed is verbs.ErrClosed: the client or server was closed.
 	ErrClosed = verbs.ErrClosed
+	// ErrTooLong: arguments or an answer do not fit into a message. Send them as
+	// bulk data, or set a larger Config.SlotSize on the side that receives.
+	ErrTooLong = errors.New("rpc: too long for a message")
+	// ErrBusy: the server is at one of its limits and did not begin the call.
+	ErrBusy = errors.New("rpc: the server is at its limits")
+	// ErrVersion: the peer speaks another version of the protocol.
+	ErrVersion = errors.New("rpc: the peer is of another version")
+	// ErrUnauthenticated: the peer does not know Config.Secret, or a certificate was
+	// not accepted, here or there.
+	ErrUnauthenticated = errors.New("rpc: authentication failed")
+	// ErrForeignBuffer: a buffer is not registered with the device of the client.
+	ErrForeignBuffer = errors.New("rpc: the buffer is not registered with this client's device: take it from Device.Pool, or add the domain (mr.Region.AddDomain)")
 )
+
+// authentication gives a failure of TLS to trust the peer, or of the peer to
+// trust this side, its code.
+func authentication(err error) error {
+	var (
+		verify *tls.CertificateVerificationError
+		bad    x509.CertificateInvalidError
+		who    x509.UnknownAuthorityError
+		alert  tls.AlertError
+	)
+	if errors.As(err, &verify) || errors.As(err, &bad) || errors.As(err, &who) || errors.As(err, &alert) {
+		return &Error{Code: Unauthenticated, Method: "hello", Cause: err}
+	}
+	return err
+}

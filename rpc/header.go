@@ -44,7 +44,9 @@ const (
 	flagPull        = 1 << 2 // REQUEST: the caller reads the result itself. RESPONSE: descriptors say where
 	flagInvalidated = 1 << 3 // RESPONSE: sent with invalidation of the first descriptor's key
 	flagError       = 1 << 4 // RESPONSE: the code is in method, the text inline
-	flagMore        = 1 << 5 // a stream has more
+	flagMore        = 1 << 5 // REQUEST of a stream: more parts follow
+	flagStream      = 1 << 6 // REQUEST: the offset of the part follows the token
+	flagRefused     = 1 << 7 // RESPONSE, with flagError: no handler has seen the call
 )
 
 // header begins every message: 40 bytes, little-endian.
@@ -53,7 +55,8 @@ const (
 //	4  method or code   8  request id (generation 32, slot 32)
 //	16 epoch            20 deadline, us that remain; 0: none
 //	24 inline length    28 credits, reserved: 0 (package qp counts them)
-//	30 descriptors      32 order key    36 CRC-32C of the whole message, this field 0
+//	30 descriptors      32 order key; RESPONSE: bytes put into the caller's buffer
+//	36 CRC-32C of the whole message, this field 0
 type header struct {
 	typ      msgType
 	flags    uint8
@@ -70,6 +73,7 @@ const (
 	headerLen  = 40
 	descLen    = 24
 	tokenLen   = 16
+	offsetLen  = 8
 	magic      = 'Z'
 	version    = 1 // of the wire format; see hello for what a peer may speak
 	maxDescs   = 16
@@ -137,9 +141,10 @@ var (
 // message is a decoded message; its slices are views into the received one.
 type message struct {
 	header
-	descs []byte // descLen each
-	token []byte // with flagIdempotent
-	body  []byte
+	descs  []byte // descLen each
+	token  []byte // with flagIdempotent
+	offset uint64 // with flagStream
+	body   []byte
 }
 
 func (m *message) decode(b []byte) error {
@@ -164,9 +169,12 @@ func (m *message) decode(b []byte) error {
 		return errDescs
 	}
 	n := headerLen + int(m.header.descs)*descLen
-	m.token = nil
+	m.token, m.offset = nil, 0
 	if m.typ == msgRequest && m.flags&flagIdempotent != 0 {
 		n += tokenLen
+	}
+	if m.typ == msgRequest && m.flags&flagStream != 0 {
+		n += offsetLen
 	}
 	if uint64(len(b)) != uint64(n)+uint64(m.inline) {
 		return errShort
@@ -179,14 +187,21 @@ func (m *message) decode(b []byte) error {
 		return errCRC
 	}
 	m.descs = b[headerLen : headerLen+int(m.header.descs)*descLen]
+	at := headerLen + len(m.descs)
 	if m.typ == msgRequest && m.flags&flagIdempotent != 0 {
-		m.token = b[n-tokenLen : n]
+		m.token = b[at : at+tokenLen : at+tokenLen]
+		at += tokenLen
+	}
+	if m.typ == msgRequest && m.flags&flagStream != 0 {
+		m.offset = le.Uint64(b[at:])
 	}
 	m.body = b[n:]
 	return nil
 }
 
 var zero4 [4]byte
+
+func putOffset(b []byte, off uint64) { binary.LittleEndian.PutUint64(b, off) }
 
 // desc is the i-th descriptor.
 func (m *message) desc(i int) (d desc) {

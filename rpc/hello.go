@@ -20,7 +20,8 @@ type hello struct {
 	calls        uint32 // calls at a time that the server takes
 	nonce        [16]byte
 	data         []qp.Endpoint // of the data queue pairs
-	mac          []byte        // HMAC-SHA256, where a secret was configured
+	mac          []byte        // HMAC-SHA256, where a secret was configured; the last field
+	said         []byte        // of a hello received: all that came before mac, known fields or not
 }
 
 const (
@@ -65,8 +66,9 @@ var errHello = errors.New("rpc: a hello that makes no sense")
 
 func (h *hello) decode(b []byte) error {
 	le := binary.LittleEndian
+	all := b
 	for len(b) > 0 {
-		if len(b) < 4 {
+		if len(b) < 4 || h.mac != nil {
 			return errHello
 		}
 		t, n := le.Uint16(b), int(le.Uint16(b[2:]))
@@ -101,10 +103,15 @@ func (h *hello) decode(b []byte) error {
 			h.data = append(h.data, e)
 		case tlvMAC:
 			h.mac = append([]byte(nil), v...)
+			h.said = append([]byte(nil), all[:len(all)-len(b)-4-n]...)
 		}
 	}
+	if h.said == nil {
+		h.said = append([]byte{}, all...)
+	}
 	if h.major != major {
-		return &Error{Code: FailedPrecondition, Method: "hello", Message: fmt.Sprintf("this side speaks version %d.%d of the protocol, the peer %d.%d", major, minor, h.major, h.minor)}
+		return &Error{Code: FailedPrecondition, Method: "hello", Cause: ErrVersion,
+			Message: fmt.Sprintf("this side speaks version %d.%d of the protocol, the peer %d.%d; upgrade the older one", major, minor, h.major, h.minor)}
 	}
 	if h.slot < 256 || h.slot > maxMessage || h.calls == 0 || h.calls > 1<<16 {
 		return errHello
@@ -117,9 +124,14 @@ func sign(secret []byte, who string, client, server *hello) []byte {
 	m := hmac.New(sha256.New, secret)
 	m.Write([]byte(who))
 	for _, h := range []*hello{client, server} {
-		c := *h
-		c.mac = nil
-		b := c.encode()
+		// What the peer said and not what was understood of it: a later minor version
+		// says more.
+		b := h.said
+		if b == nil {
+			c := *h
+			c.mac = nil
+			b = c.encode()
+		}
 		m.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(b))))
 		m.Write(b)
 	}

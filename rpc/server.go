@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -32,13 +31,26 @@ type ServerConfig struct {
 	// call beyond it is refused before its data moves. 0: 256 MiB.
 	MaxBytes int64
 	// MaxSessions bounds the sessions; 0: 4096.
-	MaxSessions  int
+	MaxSessions int
+	// MaxDataQPs bounds the queue pairs for bulk data of one session: a client gets
+	// as many as it wants, up to that. 0: 8.
+	MaxDataQPs int
+	// SharedReceives makes all sessions receive into one queue of so many slots
+	// (qp.SharedReceive), of which each queue pair is promised Config.Window and 8
+	// more; a session that does not fit is refused. 0: each has a queue of its own.
+	SharedReceives int
+
+	// OnHandled hears of every call that a handler has seen, when nothing of it goes
+	// on any more, how long its stages took. It must not block.
+	OnHandled func(*Stages)
+
 	Interceptors []ServerInterceptor // the first is the outermost
 }
 
 type method struct {
-	name string
-	h    Handler
+	name  string
+	h     Handler
+	speed estimate
 }
 
 // Server answers calls. Register handlers with Handle, then Serve.
@@ -58,6 +70,7 @@ type Server struct {
 	life      context.Context
 	die       context.CancelFunc
 	wg        sync.WaitGroup // sessions, handlers, accept loops
+	shared    *qp.SharedReceive
 	bytes     budget
 	stats     serverStats
 }
@@ -74,8 +87,11 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.MaxSessions == 0 {
 		cfg.MaxSessions = 4096
 	}
-	if cfg.MaxBytes < 0 || cfg.MaxSessions < 0 {
-		return nil, errors.New("rpc: ServerConfig.MaxBytes and MaxSessions must not be negative")
+	if cfg.MaxDataQPs == 0 {
+		cfg.MaxDataQPs = 8
+	}
+	if cfg.MaxBytes < 0 || cfg.MaxSessions < 0 || cfg.SharedReceives < 0 || cfg.MaxDataQPs < 0 || cfg.MaxDataQPs > maxData {
+		return nil, fmt.Errorf("rpc: ServerConfig: MaxBytes, MaxSessions and SharedReceives must not be negative, MaxDataQPs 1 to %d", maxData)
 	}
 	d := cfg.Device
 	if d == nil {
@@ -89,6 +105,13 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	s.life, s.die = context.WithCancel(context.Background())
 	if s.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: time.Second}); err != nil {
 		return nil, err
+	}
+	if n := cfg.SharedReceives; n > 0 {
+		if s.shared, err = d.NewSharedReceive(qp.SharedReceiveConfig{Depth: n, MaxMessage: cfg.SlotSize}); err != nil {
+			_ = s.granter.Close()
+			return nil, err
+		}
+		s.cfg.shared = s.shared
 	}
 	return s, nil
 }
@@ -150,16 +173,11 @@ type Listener struct {
 func (s *Server) listenCM(ctx context.Context, addr string) (*Listener, error) {
 	l := &Listener{s: s}
 	conf := s.cfg.conn(func(c *qp.Conn, m qp.Message) {
-		if ss, ok := l.of(c); ok {
-			ss.onMessage(c, m)
-		} else {
-			_ = m.Buf.Release()
-		}
+		l.of(c).onMessage(c, m)
 	}, func(c *qp.Conn, err error) {
-		if ss, ok := l.of(c); ok {
-			ss.onEnd(c, err)
-		}
-		l.pending.Delete(c)
+		if v, ok := l.pending.LoadAndDelete(c); ok {
+			v.(*serverSession).onEnd(c, err)
+		} // else accept sees that it has ended
 	})
 	var err error
 	l.cm, err = s.d.Listen(ctx, addr, conf)
@@ -170,12 +188,12 @@ func (s *Server) listenCM(ctx context.Context, addr string) (*Listener, error) {
 }
 
 // of finds the session of a control queue pair; the first message makes it.
-func (l *Listener) of(c *qp.Conn) (*serverSession, bool) {
+func (l *Listener) of(c *qp.Conn) *serverSession {
 	if v, ok := l.pending.Load(c); ok {
-		return v.(*serverSession), true
+		return v.(*serverSession)
 	}
 	v, _ := l.pending.LoadOrStore(c, newServerSession(l.s))
-	return v.(*serverSession), true
+	return v.(*serverSession)
 }
 
 // Addr is the address listened on, host:port.
@@ -243,7 +261,13 @@ func (l *Listener) accept(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ss, _ := l.of(c)
+		ss := l.of(c)
+		if c.Err() != nil { // its OnEnd may have been before there was a session
+			l.pending.Delete(c)
+			ss.session.end(c.Err())
+			_ = c.Close()
+			return nil
+		}
 		l.s.start(ss, func(context.Context) (*qp.Conn, error) { return c, nil })
 		return nil
 	}
@@ -267,10 +291,12 @@ func (l *Listener) accept(ctx context.Context) error {
 func (s *Server) start(ss *serverSession, control func(context.Context) (*qp.Conn, error)) {
 	s.mu.Lock()
 	refuse := s.closed || s.draining || len(s.sessions) >= s.cfg.MaxSessions
-	if !refuse {
+	s.wg.Add(2) // the handshake, and the session until it is closed: gone ends that
+	if !ss.begin() {
+		s.wg.Done() // it ended before it began
+	} else if !refuse {
 		s.sessions[ss] = struct{}{}
 	}
-	s.wg.Add(1)
 	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
@@ -278,17 +304,17 @@ func (s *Server) start(ss *serverSession, control func(context.Context) (*qp.Con
 		defer cancel()
 		c, err := control(ctx)
 		if err == nil {
-			ss.peer = c.Peer()
 			if err = ss.adopt(c, true); err == nil && refuse {
-				err = errors.New("rpc: too many sessions, or the server is closing")
+				err = &Error{Code: ResourceExhausted, Method: "hello", Message: "the server is shutting down, or has as many sessions as it takes"}
+				ss.refuse(err)
 			}
 			if err == nil {
-				err = ss.welcome(ctx)
+				err = ss.welcome(ctx, s.cfg.MaxDataQPs)
 			}
 		}
 		if err != nil {
 			if s.life.Err() == nil {
-				s.cfg.Logger.Warn("rpc: a session did not begin", "peer", ss.peer, "err", err)
+				s.cfg.Logger.Warn("rpc: a session did not begin", "peer", ss.peerName(), "err", err)
 			}
 			ss.session.end(err)
 			return
@@ -298,7 +324,7 @@ func (s *Server) start(ss *serverSession, control func(context.Context) (*qp.Con
 		drain := s.draining
 		s.mu.Unlock()
 		if drain {
-			ss.tell(c, &header{typ: msgGoAway})
+			ss.tell(c, &header{typ: msgGoAway}, nil)
 		}
 	}()
 }
@@ -317,8 +343,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for _, ss := range l {
-		if c := ss.control(); c != nil {
-			ss.tell(c, &header{typ: msgGoAway})
+		if c := ss.control(); c != nil && ss.open.Load() { // start tells the others
+			ss.tell(c, &header{typ: msgGoAway}, nil)
 		}
 	}
 	err := s.idle(ctx)
@@ -369,91 +395,10 @@ func (s *Server) Close() error {
 		x.session.end(ErrClosed)
 	}
 	s.wg.Wait()
+	if s.shared != nil {
+		if err := s.shared.Close(); err != nil {
+			return err
+		}
+	}
 	return s.granter.Close()
-}
-
-// serverSession is the server's half of a session.
-type serverSession struct {
-	*session
-	s *Server
-
-	mu     sync.Mutex
-	calls  map[uint64]*ServerCall // being handled, or offering memory; guarded by mu
-	orders map[uint32]*ServerCall // the last call of each order key
-}
-
-func newServerSession(s *Server) *serverSession {
-	x := newSession(&s.cfg.Config, s.d)
-	x.copied = &s.stats.copied
-	x.local = hello{major: major, minor: minor, bootID: s.bootID, slot: uint32(s.cfg.SlotSize), calls: uint32(s.cfg.MaxCalls)}
-	_, _ = rand.Read(x.local.nonce[:])
-	ss := &serverSession{session: x, s: s, calls: map[uint64]*ServerCall{}, orders: map[uint32]*ServerCall{}}
-	x.owner = ss
-	return ss
-}
-
-// gone hears that the session ended: handlers are told, and when all have returned
-// the queue pairs are closed.
-func (ss *serverSession) gone(x *session, err error) {
-	ss.mu.Lock()
-	for _, c := range ss.calls {
-		c.cancel(Canceled)
-	}
-	ss.mu.Unlock()
-	ss.s.wg.Add(1)
-	go func() {
-		defer ss.s.wg.Done()
-		x.close()
-		ss.mu.Lock()
-		var offers []*ServerCall
-		for _, c := range ss.calls {
-			offers = append(offers, c)
-		}
-		ss.mu.Unlock()
-		for _, c := range offers {
-			c.settleOffers()
-		}
-		ss.s.mu.Lock()
-		delete(ss.s.sessions, ss)
-		ss.s.mu.Unlock()
-	}()
-}
-
-// take takes what the client sends, in an engine's goroutine.
-func (ss *serverSession) take(x *session, m qp.Message, msg *message) {
-	switch msg.typ {
-	case msgRequest:
-		ss.request(m, msg)
-	case msgCancel:
-		_ = m.Buf.Release()
-		ss.mu.Lock()
-		c := ss.calls[msg.id]
-		if c != nil {
-			c.cancelled = true
-			c.ackOn = m.Conn
-		}
-		ss.mu.Unlock()
-		if c == nil { // answered already: nothing of it goes on
-			x.tell(m.Conn, &header{typ: msgCancelAck, id: msg.id})
-			return
-		}
-		ss.s.stats.cancelled.Add(1)
-		c.cancel(Canceled)
-		c.settle()
-	case msgBulkDone:
-		_ = m.Buf.Release()
-		ss.mu.Lock()
-		c := ss.calls[msg.id]
-		ss.mu.Unlock()
-		if c != nil {
-			ss.s.wg.Add(1)
-			go func() {
-				defer ss.s.wg.Done()
-				c.settleOffers()
-			}()
-		}
-	default:
-		_ = m.Buf.Release()
-		x.end(fmt.Errorf("rpc: %v from the client %s", msg.typ, x.peer))
-	}
 }

@@ -2,10 +2,8 @@ package rpc
 
 import (
 	"context"
-	"crypto/hmac"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -19,25 +17,33 @@ import (
 type session struct {
 	cfg    *Config
 	d      *qp.Device
-	peer   string
 	data   []*qp.Conn // fixed once the handshake is done
 	epoch  uint32
 	local  hello
 	remote hello
 	owner  owner
 
+	server  bool           // this side's part
+	open    atomic.Bool    // the handshake is done, the peer is known
 	waiting atomic.Int64   // goroutines of tell
 	copied  *atomic.Uint64 // of the client or the server: bytes of arguments put into messages
-	scratch sync.Pool      // *[]byte: short messages, copied by the post
+	drafts  sync.Pool      // *draft
 
 	mu    sync.Mutex
-	ended bool       // guarded by mu
-	cause error      // guarded by mu
-	ctl   *qp.Conn   // guarded by mu
-	all   []*qp.Conn // guarded by mu
+	peer  string     // guarded by mu, as all below
+	ended bool       //
+	cause error      //
+	ctl   *qp.Conn   //
+	all   []*qp.Conn //
 	done  chan struct{}
-	hello chan hello    // handshake: the peer's
+	hello chan heard    // handshake: the peer's
 	ready chan readyMsg // handshake: READY frames
+}
+
+// heard is the peer's hello, or what is wrong with it.
+type heard struct {
+	hello
+	err error
 }
 
 type readyMsg struct {
@@ -52,9 +58,9 @@ type owner interface {
 	gone(s *session, err error)
 }
 
-func newSession(cfg *Config, d *qp.Device) *session {
-	s := &session{cfg: cfg, d: d, done: make(chan struct{}), hello: make(chan hello, 1), ready: make(chan readyMsg, maxData+1)}
-	s.scratch.New = func() any { b := make([]byte, 0, 256); return &b }
+func newSession(cfg *Config, d *qp.Device, peer string) *session {
+	s := &session{cfg: cfg, d: d, peer: peer, done: make(chan struct{}), hello: make(chan heard, 1), ready: make(chan readyMsg, maxData+1)}
+	s.drafts.New = func() any { return new(draft) }
 	return s
 }
 
@@ -66,6 +72,9 @@ func (s *session) adopt(c *qp.Conn, control bool) error {
 		s.all = append(s.all, c)
 		if control {
 			s.ctl = c
+			if s.peer == "" {
+				s.peer = c.Peer()
+			}
 		}
 	}
 	cause := s.cause
@@ -75,6 +84,13 @@ func (s *session) adopt(c *qp.Conn, control bool) error {
 	}
 	_ = c.Close()
 	return cause
+}
+
+// peerName is the peer's address; empty before it is known.
+func (s *session) peerName() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peer
 }
 
 // control is the queue pair of hello and of short calls; nil before it is there.
@@ -101,6 +117,8 @@ func (s *session) rail(c *qp.Conn) int {
 	return -1
 }
 
+var errEarly = errors.New("rpc: the peer sent something else before it was ready")
+
 // onMessage takes a message, in an engine's goroutine.
 func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 	b, err := m.Buf.Bytes()
@@ -110,16 +128,24 @@ func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 	}
 	if err != nil {
 		_ = m.Buf.Release()
-		s.end(fmt.Errorf("%w from %s", err, s.peer))
+		if !s.open.Load() { // the handshake says why it refuses
+			err = &Error{Code: FailedPrecondition, Method: "hello", Cause: err}
+			select {
+			case s.hello <- heard{err: err}:
+				return
+			default:
+			}
+		}
+		s.end(fmt.Errorf("%w from %s", err, s.peerName()))
 		return
 	}
 	switch msg.typ {
 	case msgHello:
-		var h hello
-		err := h.decode(msg.body)
+		var h heard
+		h.err = h.decode(msg.body)
 		_ = m.Buf.Release()
-		if err != nil {
-			s.end(err)
+		if s.open.Load() {
+			s.end(errors.New("rpc: a second hello"))
 			return
 		}
 		select {
@@ -128,7 +154,7 @@ func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 			s.end(errors.New("rpc: a second hello"))
 		}
 	case msgReady:
-		mac := append([]byte(nil), msg.body...)
+		mac := append([]byte(nil), msg.body[:min(len(msg.body), 64)]...)
 		_ = m.Buf.Release()
 		select {
 		case s.ready <- readyMsg{c, mac}:
@@ -137,13 +163,24 @@ func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 		}
 	case msgPing:
 		_ = m.Buf.Release()
-		s.tell(c, &header{typ: msgPong, id: msg.id})
+		if s.open.Load() {
+			s.tell(c, &header{typ: msgPong, id: msg.id}, nil)
+		}
 	case msgPong:
 		_ = m.Buf.Release()
 	case msgClose:
+		err := error(qp.ErrPeerClosed)
+		if msg.flags&flagError != 0 {
+			err = refusal(&msg)
+		}
 		_ = m.Buf.Release()
-		s.end(qp.ErrPeerClosed)
+		s.end(err)
 	default:
+		if s.server && !s.open.Load() { // or a stranger could skip the proof
+			_ = m.Buf.Release()
+			s.end(errEarly)
+			return
+		}
 		s.owner.take(s, m, &msg)
 	}
 }
@@ -175,242 +212,128 @@ func (s *session) close() {
 	s.end(ErrClosed)
 	for _, c := range s.conns() {
 		if err := c.Close(); err != nil {
-			s.cfg.Logger.Warn("rpc: closing a queue pair", "peer", s.peer, "err", err)
+			s.cfg.Logger.Warn("rpc: closing a queue pair", "peer", s.peerName(), "err", err)
 		}
 	}
 }
 
-// build puts a message together. The result goes to post as it is: short ones as
-// data, which the post copies, others in a buffer of the pool.
-func (s *session) build(ctx context.Context, c *qp.Conn, h *header, descs []desc, token, body []byte) (op qp.Op, free func(), err error) {
-	n := headerLen + len(descs)*descLen + len(token) + len(body)
-	if n > int(s.remote.slot) && s.remote.slot != 0 {
-		return op, nil, &Error{Code: ResourceExhausted, Message: fmt.Sprintf("a message of %d bytes; the peer takes %d: send more as bulk data (WriteFrom, ReadInto)", n, s.remote.slot)}
+// draft is a message being put together: short ones as data, which the post
+// copies, others in a buffer of the pool. They are used again, so that sending
+// allocates nothing.
+type draft struct {
+	small [256]byte
+	bufs  [1]mr.Buf
+	op    qp.Op
+}
+
+func (s *session) release(d *draft) {
+	if b := d.bufs[0]; !b.IsZero() && b.Err() == nil { // not posted
+		_ = b.Release()
 	}
-	h.epoch, h.descs, h.inline = s.epoch, uint16(len(descs)), uint32(len(body))
-	op.Kind = qp.Send
-	var b []byte
-	if n <= c.MaxInline() {
-		p := s.scratch.Get().(*[]byte)
-		b = (*p)[:n]
-		op.Data = b
-		free = func() { s.scratch.Put(p) }
+	d.bufs[0], d.op = mr.Buf{}, qp.Op{}
+	s.drafts.Put(d)
+}
+
+// parts is what a message is made of, behind its header.
+type parts struct {
+	descs  []desc
+	token  []byte
+	stream bool
+	offset uint64
+	body   []byte
+	inv    verbs.RKey // taken away from the peer's hands by the message
+	fence  bool       // not before the READs posted earlier have ended
+}
+
+// build puts a message together. Without wait it does not wait for memory.
+func (s *session) build(ctx context.Context, wait bool, c *qp.Conn, h *header, p *parts) (*draft, error) {
+	n := headerLen + len(p.descs)*descLen + len(p.token) + len(p.body)
+	if p.stream {
+		n += offsetLen
+	}
+	if n > int(s.remote.slot) && s.remote.slot != 0 {
+		return nil, &Error{Code: ResourceExhausted, Cause: ErrTooLong, Message: fmt.Sprintf("a message of %d bytes; the peer takes %d: send more as bulk data (WriteFrom, ReadInto)", n, s.remote.slot)}
+	}
+	h.epoch, h.descs, h.inline = s.epoch, uint16(len(p.descs)), uint32(len(p.body))
+	d := s.drafts.Get().(*draft)
+	b := d.small[:]
+	if n <= min(c.MaxInline(), len(d.small)) {
+		b = b[:n]
+		d.op.Data = b
 	} else {
-		buf, err := s.d.Pool().Get(ctx, n)
+		var err error
+		if wait {
+			d.bufs[0], err = s.d.Pool().Get(ctx, n)
+		} else {
+			d.bufs[0], err = s.d.Pool().TryGet(n)
+		}
+		if err == nil {
+			b, err = d.bufs[0].Bytes()
+		}
 		if err != nil {
-			return op, nil, err
+			s.release(d)
+			return nil, err
 		}
-		if b, err = buf.Bytes(); err != nil {
-			return op, nil, err
-		}
-		op.Bufs = []mr.Buf{buf}
-		free = func() {
-			if buf.Err() == nil { // not posted
-				_ = buf.Release()
-			}
-		}
+		d.op.Bufs = d.bufs[:]
 	}
 	at := headerLen
-	for i := range descs {
-		descs[i].put(b[at:])
+	for i := range p.descs {
+		p.descs[i].put(b[at:])
 		at += descLen
 	}
-	at += copy(b[at:], token)
-	copy(b[at:], body)
+	at += copy(b[at:], p.token)
+	if p.stream {
+		putOffset(b[at:], p.offset)
+		at += offsetLen
+	}
+	copy(b[at:], p.body)
 	if s.copied != nil {
-		s.copied.Add(uint64(len(body)))
+		s.copied.Add(uint64(len(p.body)))
 	}
 	h.put(b, n)
-	return op, free, nil
+	d.op.Kind, d.op.Invalidate, d.op.Fence = qp.Send, p.inv, p.fence
+	return d, nil
 }
 
-// send sends a message, waiting for room.
-func (s *session) send(ctx context.Context, c *qp.Conn, h *header, descs []desc, token, body []byte, inv verbs.RKey) error {
-	op, free, err := s.build(ctx, c, h, descs, token, body)
+// send sends a message, waiting for room. After an error it was not sent.
+func (s *session) send(ctx context.Context, c *qp.Conn, h *header, p parts) error {
+	d, err := s.build(ctx, true, c, h, &p)
 	if err != nil {
 		return err
 	}
-	defer free()
-	op.Invalidate = inv
-	return c.Post(ctx, op)
+	err = c.Post(ctx, d.op)
+	s.release(d)
+	return err
 }
 
 // tell sends a message from where nothing may block. When there is no room at once
 // a goroutine waits for it, but only so many: a peer that gives no credits and
 // goes on asking is not served.
-func (s *session) tell(c *qp.Conn, h *header, body ...byte) {
-	op, free, err := s.build(s.life(), c, h, nil, nil, body)
-	if err != nil {
-		return
+func (s *session) tell(c *qp.Conn, h *header, body []byte) { s.tellAfter(c, h, body, false) }
+
+// tellAfter is tell; with fence the message goes when the READs posted on c before
+// have ended.
+func (s *session) tellAfter(c *qp.Conn, h *header, body []byte, fence bool) {
+	p := parts{body: body, fence: fence}
+	d, err := s.build(context.Background(), false, c, h, &p)
+	if err == nil {
+		err = c.TryPost(d.op)
+		s.release(d)
 	}
-	err = c.TryPost(op)
-	free()
-	if !errors.Is(err, qp.ErrQueueFull) {
+	if err == nil || !errors.Is(err, qp.ErrQueueFull) && !errors.Is(err, mr.ErrExhausted) {
 		return
 	}
 	if s.waiting.Add(1) > int64(s.cfg.MaxCalls) {
 		s.waiting.Add(-1)
-		s.end(fmt.Errorf("rpc: %s takes no answers", s.peer))
+		s.end(fmt.Errorf("rpc: %s takes no answers", s.peerName()))
 		return
 	}
 	again := *h
-	body = append([]byte(nil), body...)
+	p.body = append([]byte(nil), body...)
 	go func() {
 		defer s.waiting.Add(-1)
 		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.DialTimeout)
 		defer cancel()
-		_ = s.send(ctx, c, &again, nil, nil, body, 0)
+		_ = s.send(ctx, c, &again, p)
 	}()
-}
-
-func (s *session) life() context.Context { return context.Background() }
-
-// handshake: see docs/rpc-protocol.md. Both sides have the control queue pair; the
-// client speaks first. On an error the caller closes the session.
-
-func (s *session) greet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
-	defer cancel()
-	var prepared []*qp.Prepared
-	defer func() {
-		for _, p := range prepared {
-			_ = p.Close()
-		}
-	}()
-	for range s.cfg.DataQPs {
-		p, err := s.d.Prepare(netip.Addr{}, s.cfg.conn(s.onMessage, s.onEnd))
-		if err != nil {
-			return err
-		}
-		prepared = append(prepared, p)
-		s.local.data = append(s.local.data, p.Local())
-	}
-	if err := s.say(ctx, &s.local); err != nil {
-		return err
-	}
-	h, err := s.hear(ctx)
-	if err != nil {
-		return err
-	}
-	if len(h.data) != len(prepared) {
-		return fmt.Errorf("rpc: the peer has %d data queue pairs for %d: %w", len(h.data), len(prepared), errHello)
-	}
-	if err := s.verify("server", &s.local, &h); err != nil {
-		return err
-	}
-	for i, p := range prepared {
-		c, err := p.Connect(h.data[i])
-		if err != nil {
-			return err
-		}
-		if err := s.adopt(c, false); err != nil {
-			return err
-		}
-		s.data = append(s.data, c)
-	}
-	s.remote = h
-	// A READY on each queue pair, which is not empty, and one back.
-	mac := s.prove("client", &s.local, &s.remote)
-	for _, c := range s.conns() {
-		if err := s.send(ctx, c, &header{typ: msgReady}, nil, nil, mac, 0); err != nil {
-			return err
-		}
-	}
-	_, err = s.waitReady(ctx)
-	return err
-}
-
-func (s *session) welcome(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
-	defer cancel()
-	h, err := s.hear(ctx)
-	if err != nil {
-		return err
-	}
-	s.epoch = h.epoch
-	s.local.epoch = h.epoch
-	s.remote = h
-	var prepared []*qp.Prepared
-	defer func() {
-		for _, p := range prepared {
-			_ = p.Close()
-		}
-	}()
-	for _, e := range h.data {
-		p, err := s.d.Prepare(netip.Addr{}, s.cfg.conn(s.onMessage, s.onEnd))
-		if err != nil {
-			return err
-		}
-		prepared = append(prepared, p)
-		s.local.data = append(s.local.data, p.Local())
-		c, err := p.Connect(e)
-		if err != nil {
-			return err
-		}
-		if err := s.adopt(c, false); err != nil {
-			return err
-		}
-		s.data = append(s.data, c)
-	}
-	if len(s.cfg.Secret) > 0 {
-		s.local.mac = sign(s.cfg.Secret, "server", &s.remote, &s.local)
-	}
-	if err := s.say(ctx, &s.local); err != nil {
-		return err
-	}
-	for range len(s.data) + 1 {
-		r, err := s.waitReady(ctx)
-		if err != nil {
-			return err
-		}
-		if err := s.verifyMAC("client", &s.remote, &s.local, r.mac); err != nil {
-			return err
-		}
-	}
-	return s.send(ctx, s.control(), &header{typ: msgReady}, nil, nil, []byte("ready"), 0)
-}
-
-func (s *session) say(ctx context.Context, h *hello) error {
-	return s.send(ctx, s.control(), &header{typ: msgHello}, nil, nil, h.encode(), 0)
-}
-
-func (s *session) hear(ctx context.Context) (hello, error) {
-	select {
-	case h := <-s.hello:
-		return h, nil
-	case <-s.done:
-		return hello{}, s.err()
-	case <-ctx.Done():
-		return hello{}, fmt.Errorf("rpc: no hello from %s: %w", s.peer, ctx.Err())
-	}
-}
-
-func (s *session) waitReady(ctx context.Context) (readyMsg, error) {
-	select {
-	case r := <-s.ready:
-		return r, nil
-	case <-s.done:
-		return readyMsg{}, s.err()
-	case <-ctx.Done():
-		return readyMsg{}, fmt.Errorf("rpc: %s did not get ready: %w", s.peer, ctx.Err())
-	}
-}
-
-// prove is what READY says: never nothing, for an empty message may get lost.
-func (s *session) prove(who string, client, server *hello) []byte {
-	if len(s.cfg.Secret) == 0 {
-		return []byte("ready")
-	}
-	return sign(s.cfg.Secret, who, client, server)
-}
-
-func (s *session) verify(who string, client, server *hello) error {
-	return s.verifyMAC(who, client, server, server.mac)
-}
-
-func (s *session) verifyMAC(who string, client, server *hello, mac []byte) error {
-	if len(s.cfg.Secret) == 0 || hmac.Equal(mac, sign(s.cfg.Secret, who, client, server)) {
-		return nil
-	}
-	return &Error{Code: Unauthenticated, Method: "hello", Message: "the peer does not know Config.Secret"}
 }

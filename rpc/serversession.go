@@ -1,0 +1,114 @@
+package rpc
+
+import (
+	"crypto/rand"
+	"fmt"
+	"sync"
+
+	"github.com/zrdma/zrdma/qp"
+)
+
+// serverSession is the server's half of a session.
+type serverSession struct {
+	*session
+	s *Server
+
+	mu     sync.Mutex
+	calls  map[uint64]*ServerCall // being handled, or offering memory; guarded by mu, as all below
+	orders map[uint32]*ServerCall // the last call of each order key
+	begun  bool                   // Server.wg counts it
+	over   bool                   // it has ended: no call begins, no offer is kept
+}
+
+func newServerSession(s *Server) *serverSession {
+	x := newSession(&s.cfg.Config, s.d, "")
+	x.server = true
+	x.copied = &s.stats.copied
+	x.local = hello{major: major, minor: minor, bootID: s.bootID, slot: uint32(s.cfg.SlotSize), calls: uint32(s.cfg.MaxCalls)}
+	_, _ = rand.Read(x.local.nonce[:])
+	ss := &serverSession{session: x, s: s, calls: map[uint64]*ServerCall{}, orders: map[uint32]*ServerCall{}}
+	x.owner = ss
+	return ss
+}
+
+// begin makes the end of the session count, unless it has ended.
+func (ss *serverSession) begin() bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.begun = !ss.over
+	return ss.begun
+}
+
+// gone hears that the session ended: handlers are told, the queue pairs closed,
+// and what was offered is taken back.
+func (ss *serverSession) gone(x *session, _ error) {
+	ss.mu.Lock()
+	ss.over = true
+	begun := ss.begun
+	for _, c := range ss.calls {
+		c.cancel()
+	}
+	ss.mu.Unlock()
+	if !begun { // it has no queue pair yet, and will get none
+		return
+	}
+	go func() {
+		defer ss.s.wg.Done()
+		x.close()
+		// No callback of the queue pairs runs any more: calls are those there are.
+		ss.mu.Lock()
+		var left []*ServerCall
+		for _, c := range ss.calls {
+			left = append(left, c)
+		}
+		ss.mu.Unlock()
+		for _, c := range left {
+			c.settle() // those without a handler any more
+		}
+		ss.s.mu.Lock()
+		delete(ss.s.sessions, ss)
+		ss.s.mu.Unlock()
+	}()
+}
+
+// take takes what the client sends, in an engine's goroutine.
+func (ss *serverSession) take(x *session, m qp.Message, msg *message) {
+	if msg.epoch != x.epoch {
+		_ = m.Buf.Release()
+		x.end(fmt.Errorf("rpc: a message of epoch %d in epoch %d from %s", msg.epoch, x.epoch, x.peerName()))
+		return
+	}
+	switch msg.typ {
+	case msgRequest:
+		ss.request(m, msg)
+	case msgCancel:
+		_ = m.Buf.Release()
+		ss.mu.Lock()
+		c := ss.calls[msg.id]
+		if c != nil && c.conn == m.Conn {
+			c.cancelled = true
+		}
+		ss.mu.Unlock()
+		if c == nil { // answered already: nothing of it goes on
+			x.tell(m.Conn, &header{typ: msgCancelAck, id: msg.id}, nil)
+			return
+		}
+		ss.s.stats.cancelled.Add(1)
+		c.cancel()
+		c.settle()
+	case msgBulkDone:
+		_ = m.Buf.Release()
+		ss.mu.Lock()
+		c := ss.calls[msg.id]
+		if c != nil {
+			c.taken = true
+		}
+		ss.mu.Unlock()
+		if c != nil {
+			c.settle()
+		}
+	default:
+		_ = m.Buf.Release()
+		x.end(fmt.Errorf("rpc: %v from the client %s", msg.typ, x.peerName()))
+	}
+}
