@@ -109,9 +109,12 @@ func fake(t testing.TB) (*fakeDev, *verbs.PD) {
 	return d, d.pd(t)
 }
 
-func (d *fakeDev) pd(t testing.TB) *verbs.PD {
+func (d *fakeDev) pd(t testing.TB) *verbs.PD { return wrap(t, d, d) }
+
+// wrap makes a domain of c, which counts in d.
+func wrap(t testing.TB, c provider.Context, d *fakeDev) *verbs.PD {
 	t.Helper()
-	pd, err := bridge.Context(d).(*verbs.Context).AllocPD()
+	pd, err := bridge.Context(c).(*verbs.Context).AllocPD()
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, pd.Close())
