@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"syscall"
 
 	"github.com/zrdma/zrdma/verbs"
@@ -78,7 +77,7 @@ func (d *Device) findPort() (err error) {
 func (d *Device) Name() string { return fmt.Sprintf("%s port %d", d.ctx.Name(), d.port) }
 
 // Soft says whether it is the software device.
-func (d *Device) Soft() bool { return strings.HasPrefix(d.ctx.Name(), "soft:") }
+func (d *Device) Soft() bool { return d.ctx.IsSoft() }
 
 // Close closes the device, after its sessions.
 func (d *Device) Close() error { return step("device", d.ctx.Close()) }
