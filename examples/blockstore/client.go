@@ -11,7 +11,8 @@ import (
 	"github.com/zrdma/zrdma/rpc"
 )
 
-// client is a block store of another host.
+// client is a block store of another host. Its calls wait for a server that is
+// away, as long as their context lets them.
 type client struct{ *rpc.Client }
 
 // put stores the bytes of b under key. It takes b, and returns the new right to
@@ -22,7 +23,7 @@ func (c client) put(ctx context.Context, key string, b mr.Buf) (mr.Buf, error) {
 		return mr.Buf{}, err
 	}
 	arg := appendInfo(nil, info{Size: uint32(len(p)), Sum: crc32.Checksum(p, castagnoli)})
-	r, err := c.Call(ctx, methodPut, append(arg, key...), rpc.WriteFrom(b), rpc.Idempotent())
+	r, err := c.Call(ctx, methodPut, append(arg, key...), rpc.WriteFrom(b), rpc.Idempotent(), rpc.WaitForServer())
 	if err != nil {
 		return mr.Buf{}, err
 	}
@@ -34,7 +35,7 @@ func (c client) put(ctx context.Context, key string, b mr.Buf) (mr.Buf, error) {
 // get reads a block into b and verifies it. It takes b and returns the part of it
 // that the block fills; a zero Buf after an error.
 func (c client) get(ctx context.Context, key string, b mr.Buf) (mr.Buf, error) {
-	r, err := c.Call(ctx, methodGet, []byte(key), rpc.ReadInto(b), rpc.Idempotent())
+	r, err := c.Call(ctx, methodGet, []byte(key), rpc.ReadInto(b), rpc.Idempotent(), rpc.WaitForServer())
 	if err != nil {
 		return mr.Buf{}, err
 	}
@@ -66,7 +67,7 @@ func parseInfo(b []byte) (info, error) {
 }
 
 func (c client) stat(ctx context.Context, key string) (info, error) {
-	r, err := c.Call(ctx, methodStat, []byte(key), rpc.Idempotent())
+	r, err := c.Call(ctx, methodStat, []byte(key), rpc.Idempotent(), rpc.WaitForServer())
 	if err != nil {
 		return info{}, err
 	}
@@ -79,7 +80,7 @@ func (c client) stat(ctx context.Context, key string) (info, error) {
 // list calls each for every block.
 func (c client) list(ctx context.Context, each func(info) error) error {
 	for after := ""; ; {
-		r, err := c.Call(ctx, methodList, append([]byte{100, 0}, after...), rpc.Idempotent())
+		r, err := c.Call(ctx, methodList, append([]byte{100, 0}, after...), rpc.Idempotent(), rpc.WaitForServer())
 		if err != nil {
 			return err
 		}
@@ -112,15 +113,15 @@ func (c client) delete(ctx context.Context, key string) error {
 	return err
 }
 
-// copied is how many bytes the server's CPU has copied.
-func (c client) copied(ctx context.Context) (uint64, error) {
+// copied is how many bytes the server's CPU has copied, of blocks and of answers.
+func (c client) copied(ctx context.Context) (blocks, answers uint64, err error) {
 	r, err := c.Call(ctx, methodUsage, nil)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer r.Release()
-	if len(r.Body) < 8 {
-		return 0, errors.New("an answer that is too short")
+	if len(r.Body) < 16 {
+		return 0, 0, errors.New("an answer that is too short")
 	}
-	return binary.LittleEndian.Uint64(r.Body), nil
+	return binary.LittleEndian.Uint64(r.Body), binary.LittleEndian.Uint64(r.Body[8:]), nil
 }

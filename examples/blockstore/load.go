@@ -20,14 +20,15 @@ import (
 // load is a workload: blocks are written, read back and verified, some calls are
 // given up half way.
 type load struct {
-	c       client
-	d       *qp.Device
-	blocks  int
-	workers int
-	minSize int
-	maxSize int
-	cancel  float64 // share of the calls that are given up
-	seed    uint64
+	c        client
+	d        *qp.Device
+	blocks   int
+	workers  int
+	minSize  int
+	maxSize  int
+	cancel   float64       // share of the calls that are given up
+	patience time.Duration // with a call, while the server is away for instance
+	seed     uint64
 
 	puts, gets kind
 	done       atomic.Int64 // calls, of 2*blocks
@@ -190,7 +191,9 @@ func (l *load) call(ctx context.Context, k *kind, rng *rand.Rand, f func(context
 		}
 	}
 	start := time.Now()
-	n, err := f(ctx)
+	c, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
+	n, err := f(c)
 	if err != nil {
 		return err
 	}
@@ -208,7 +211,7 @@ func processor() time.Duration {
 
 // report prints what was done. cpu is of this process, serverCPU of the server's,
 // 0 when it is not known.
-func (l *load) report(w io.Writer, wall, cpu, serverCPU time.Duration, serverCopied uint64) {
+func (l *load) report(w io.Writer, wall, cpu, serverCPU time.Duration, staged, answers uint64) {
 	total := l.puts.bytes + l.gets.bytes
 	gb := float64(total) / 1e9
 	fmt.Fprintf(w, "\n%-10s %8s %10s %10s %10s %10s %10s %10s\n", "", "calls", "bytes", "p50", "p90", "p99", "max", "given up")
@@ -229,9 +232,9 @@ func (l *load) report(w io.Writer, wall, cpu, serverCPU time.Duration, serverCop
 	if serverCPU > 0 {
 		fmt.Fprintf(w, ", server %.3f s/GB", serverCPU.Seconds()/gb)
 	}
-	fmt.Fprintf(w, " (checksums included)\n")
-	fmt.Fprintf(w, "copied by the library's and the server's code: %d bytes by the client, %d by the server; block data: %s\n",
-		st.Copied, serverCopied, map[bool]string{true: "none", false: bytesText(int64(serverCopied))}[serverCopied < 1<<20])
+	fmt.Fprintf(w, " (with checksums, and making up the blocks; calls given up and done again count in it, and not in the GB)\n")
+	fmt.Fprintf(w, "copied by the library's and the server's code: of messages %d bytes by the client, %d by the server; of blocks %s\n",
+		st.Copied, answers, map[bool]string{true: "none", false: bytesText(int64(staged))}[staged == 0])
 	if l.d.Context().IsSoft() {
 		fmt.Fprintln(w, "(the software device is no NIC: in its place it copies each packet once, on a processor)")
 	}

@@ -205,11 +205,12 @@ func loadCommand() *cobra.Command {
 	c.Flags().IntVar(&l.minSize, "min", 4<<10, "smallest block in `bytes`")
 	c.Flags().IntVar(&l.maxSize, "max", maxBlock, "largest block in `bytes`")
 	c.Flags().Float64Var(&l.cancel, "cancel", 0.05, "`share` of the calls that are given up half way and done again")
+	c.Flags().DurationVar(&l.patience, "patience", 30*time.Second, "how long a call may take, with waiting for a server that is away")
 	c.Flags().Uint64Var(&l.seed, "seed", 1, "of sizes and contents")
 	c.Flags().IntVar(&pid, "server-pid", 0, "`process` of the server, when it runs on this host: its processor time is reported")
 	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
-		if l.blocks < 1 || l.workers < 1 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > maxBlock || l.cancel < 0 || l.cancel >= 1 {
-			return fmt.Errorf("--blocks and --workers must be positive, --min at least 2, --max at most %d, --cancel below 1", maxBlock)
+		if l.blocks < 1 || l.workers < 1 || l.patience <= 0 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > maxBlock || l.cancel < 0 || l.cancel >= 1 {
+			return fmt.Errorf("--blocks, --workers and --patience must be positive, --min at least 2, --max at most %d, --cancel below 1", maxBlock)
 		}
 		l.c, l.d = cl, d
 		start, cpu, other := time.Now(), processor(), processorOf(pid)
@@ -218,11 +219,11 @@ func loadCommand() *cobra.Command {
 		}
 		wall := time.Since(start)
 		cpu, other = processor()-cpu, processorOf(pid)-other
-		copied, err := cl.copied(ctx)
+		staged, answers, err := cl.copied(ctx)
 		if err != nil {
 			return err
 		}
-		l.report(c.OutOrStdout(), wall, cpu, other, copied)
+		l.report(c.OutOrStdout(), wall, cpu, other, staged, answers)
 		return nil
 	})
 }

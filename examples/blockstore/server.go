@@ -18,7 +18,7 @@ import (
 //	block.stat    key                      answer: size 4, CRC-32C 4
 //	block.list    limit 2, key to begin behind; answer: for each size 4, CRC-32C 4, length 1, key
 //	block.delete  key
-//	block.usage   answer: bytes copied by the CPU 8
+//	block.usage   answer: bytes of blocks that the CPU copied 8, of answers 8
 const (
 	methodPut    = "block.put"
 	methodGet    = "block.get"
@@ -117,5 +117,6 @@ func (v *service) delete(_ context.Context, c *rpc.ServerCall) error {
 }
 
 func (v *service) usage(_ context.Context, c *rpc.ServerCall) error {
-	return c.Reply(binary.LittleEndian.AppendUint64(nil, v.s.staged.Load()+v.srv.Stats().Copied))
+	b := binary.LittleEndian.AppendUint64(nil, v.s.staged.Load())
+	return c.Reply(binary.LittleEndian.AppendUint64(b, v.srv.Stats().Copied))
 }

@@ -157,14 +157,20 @@ func (s *store) put(in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	if err := s.publish(tmp, in); err != nil {
+		return err
+	}
+	return syncDir(s.dir)
+}
+
+// publish gives a file its name. What the name means and what is known of it change
+// together: of two that write one block the last has both.
+func (s *store) publish(tmp string, in info) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := os.Rename(tmp, s.path(in.Key)); err != nil {
 		return err
 	}
-	if err := syncDir(s.dir); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.blocks[in.Key] = in
 	s.unmap(in.Key)
 	return nil
@@ -273,7 +279,7 @@ func (s *store) get(key string) (info, mr.Buf, error) {
 		e = s.lru.PushFront(&mapping{key: key, reg: reg, n: in.Size})
 		s.mapped[key] = e
 		s.bytes += int64(in.Size)
-		s.trim()
+		defer s.trim() // when the block is held: it must not be the one that goes
 	}
 	s.lru.MoveToFront(e)
 	m := e.Value.(*mapping)
