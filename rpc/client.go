@@ -37,6 +37,7 @@ type Client struct {
 	lastErr error         // of the last dial
 	closed  bool
 	gen     uint32
+	had     bool   // a session was made
 	server  uint64 // boot id of the server
 
 	life context.Context
@@ -100,11 +101,11 @@ func (c *Client) session(ctx context.Context, wait bool) (*clientSession, error)
 			c.mu.Unlock()
 			return s, nil
 		}
-		if c.cfg.NoReconnect && c.gen > 0 {
+		if c.cfg.NoReconnect && c.had {
 			c.mu.Unlock()
 			return nil, fmt.Errorf("%w: %s: the connection ended and Config.NoReconnect is set", ErrUnavailable, c.addr)
 		}
-		if !wait && c.attempt > start && c.lastErr != nil {
+		if (!wait || c.cfg.NoReconnect) && c.attempt > start && c.lastErr != nil {
 			err := c.lastErr
 			c.mu.Unlock()
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -143,7 +144,7 @@ func (c *Client) redial() {
 		case c.closed:
 			defer s.session.end(ErrClosed)
 		case s.usable(): // it may have ended already, and then nobody would say so again
-			c.cur = s
+			c.cur, c.had = s, true
 		default:
 			c.lastErr = errGoAway
 			if e := s.session.err(); e != nil {

@@ -234,8 +234,7 @@ func (s *Server) Serve(l *Listener) error {
 	s.mu.Lock()
 	if s.closed || s.draining {
 		s.mu.Unlock()
-		_ = l.Close()
-		return fmt.Errorf("rpc: serve: %w", ErrClosed)
+		return l.Close()
 	}
 	s.serving = true
 	s.listeners[l] = struct{}{}
