@@ -21,6 +21,9 @@ type FileConfig struct {
 // cache, or on DAX the storage itself, without a copy, and for Writable writes
 // into it. Region.Buf hands out its ranges. f may be closed afterwards.
 //
+// A kernel device does not bind windows to pages that are mapped read-only, so
+// ranges of such a file are granted ByRegion.
+//
 // A file that is truncated below the mapping breaks it: the CPU gets SIGBUS,
 // and the device keeps the old pages. Kernels refuse a writable mapping that
 // lives long on most file systems but tmpfs and hugetlbfs, since writes by a

@@ -25,7 +25,9 @@ import (
 // Verb: ibv_post_send(3).
 func (t *Grant) Finish(ctx context.Context) (Buf, error) {
 	t.mu.Lock()
-	t.finished = true
+	if !t.claimed && !t.abandoned { // a fence under way keeps its quarantine
+		t.finished = true
+	}
 	t.mu.Unlock()
 	return t.Revoke(ctx)
 }

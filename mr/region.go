@@ -121,9 +121,6 @@ func (r *Region) register(access verbs.AccessFlags, domains []*verbs.PD) (*Regio
 	if r.reg == nil {
 		r.reg = func(r *Region, d *verbs.PD, a verbs.AccessFlags) (*verbs.MR, error) { return d.RegMR(r.mem, a) }
 	}
-	if access == 0 && r.readOnly {
-		access = verbs.AccessMWBind
-	}
 	r.access = access
 	r.keys.Store(&[]key{})
 	for _, d := range domains {
@@ -151,8 +148,13 @@ func (r *Region) AddDomain(d *verbs.PD) error {
 	access := r.access
 	if access == 0 {
 		access = DefaultAccess
+		if r.readOnly {
+			access &^= verbs.AccessLocalWrite
+		}
 	}
 	m, err := r.reg(r, d, access)
+	// A device without windows, or memory that is mapped read-only: Linux takes
+	// AccessMWBind for a wish to write, EFAULT.
 	if err != nil && r.access == 0 && !errors.Is(err, syscall.ENOMEM) {
 		access &^= verbs.AccessMWBind
 		m, err = r.reg(r, d, access)
