@@ -452,8 +452,13 @@ func (cs *clientSession) answer(ctx context.Context, k *call, r *request, grants
 	cs.finish(k)
 	if lost != nil {
 		rep.Release()
-		if ctx.Err() == nil && CodeOf(lost) == Unknown {
-			lost = fmt.Errorf("%w: %w", ErrIndeterminate, lost) // the answer, or memory of it, is lost
+		var said *Error
+		switch {
+		case errors.As(lost, &said):
+		case ctx.Err() != nil:
+			lost = ctx.Err()
+		default: // the answer, or memory of it, is lost, for instance with the connection
+			lost = fmt.Errorf("%w: %w", ErrIndeterminate, lost)
 		}
 		return nil, lost
 	}
