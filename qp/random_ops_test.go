@@ -59,6 +59,8 @@ func (s *side) step(ctx context.Context, r *rand.Rand, w int, peer *side) error 
 				s.count(op, w)
 			}
 			return nil
+		default: // the end came: the peer may have it or not
+			s.count(op, w)
 		}
 		var ce *verbs.CompletionError
 		if errors.As(err, &ce) {

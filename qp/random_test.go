@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	seeds    = flag.Int("qp.seeds", 40, "how many seeds TestRandomWork runs")
+	seeds    = flag.Int("qp.seeds", 25, "how many seeds TestRandomWork runs")
 	oneSeed  = flag.Uint64("qp.seed", 0, "the only seed to run, or with -qp.seeds the first")
 	verboseQ = flag.Bool("qp.log", false, "log what connections say")
 )
@@ -38,7 +38,7 @@ func TestRandomWork(t *testing.T) {
 	first, n := uint64(1), *seeds
 	if *oneSeed != 0 {
 		first = *oneSeed
-		if n == 40 {
+		if n == 25 {
 			n = 1
 		}
 	}
