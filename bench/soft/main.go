@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/pprof"
 	"slices"
@@ -34,7 +35,7 @@ func (r *row) per() string {
 
 func main() {
 	rounds := flag.Int("rounds", 5, "turns; the median counts")
-	only := flag.String("only", "", "run the rows whose name contains this `text`")
+	only := flag.String("only", "", "run the rows whose name matches this `regexp`")
 	gib := flag.Float64("gib", 1, "`GiB` that a stream moves")
 	prof := flag.String("cpuprofile", "", "write a profile to this `file`")
 	flag.Parse()
@@ -57,6 +58,10 @@ func main() {
 }
 
 func run(rounds int, only string, gib float64) error {
+	want, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	ca, err := verbs.Open("soft:127.0.8.1")
 	if err != nil {
 		return err
@@ -109,16 +114,18 @@ func run(rounds int, only string, gib float64) error {
 	values, cpu := make([][]float64, len(rows)), make([][]float64, len(rows))
 	for turn := range rounds {
 		for i, r := range rows {
-			if !strings.Contains(r.name, only) {
+			if !want.MatchString(r.name) {
 				continue
 			}
 			runtime.GC()
+			before := counters(ca, cb, ma, mb)
 			v, c, err := r.run()
+			happened := since(before, counters(ca, cb, ma, mb))
 			if err != nil {
-				return fmt.Errorf("%s: %w", r.name, err)
+				return fmt.Errorf("%s: %w (%s)", r.name, err, happened)
 			}
 			values[i], cpu[i] = append(values[i], v), append(cpu[i], c)
-			fmt.Printf("turn %d  %-38s %9.3f %-7s %.3f CPU %s\n", turn, r.name, v, r.unit, c, r.per())
+			fmt.Printf("turn %d  %-38s %9.3f %-7s %.3f CPU %-8s %s\n", turn, r.name, v, r.unit, c, r.per(), happened)
 		}
 	}
 	fmt.Printf("\n%-38s %9s %9s..%-9s %-7s %-15s  %s\n", "", "median", "min", "max", "", "CPU", "bar")

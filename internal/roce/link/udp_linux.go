@@ -158,6 +158,8 @@ type readiness struct {
 	fd     int
 	event  unix.EpollEvent
 	events [1]unix.EpollEvent
+	armed  bool // by the wait under way
+	err    error
 	take   func(uintptr) bool
 }
 
@@ -181,19 +183,30 @@ func newReadiness(fd int) (*readiness, error) {
 		r.file.Close()
 		return nil, err
 	}
-	r.take = func(uintptr) bool {
-		n, err := unix.EpollWait(r.epfd, r.events[:], 0)
-		return n > 0 || err != nil && err != unix.EINTR
-	}
+	r.take = r.step
 	return r, nil
 }
 
-// wait returns when there is something to read, or an error after close.
+// step tells whether the wait is over. The first time it arms: the poller has
+// forgotten former events by then, and will not overlook this one.
+func (r *readiness) step(uintptr) bool {
+	if !r.armed {
+		r.armed = true
+		r.err = unix.EpollCtl(r.epfd, unix.EPOLL_CTL_MOD, r.fd, &r.event)
+		return r.err != nil
+	}
+	n, err := unix.EpollWait(r.epfd, r.events[:], 0)
+	return n > 0 || err != nil && err != unix.EINTR
+}
+
+// wait returns when there is something to read, or an error after close. One
+// goroutine at a time.
 func (r *readiness) wait() error {
-	if err := unix.EpollCtl(r.epfd, unix.EPOLL_CTL_MOD, r.fd, &r.event); err != nil {
+	r.armed = false
+	if err := r.conn.Read(r.take); err != nil {
 		return err
 	}
-	return r.conn.Read(r.take)
+	return r.err
 }
 
 func (r *readiness) close() { r.file.Close() }

@@ -14,77 +14,107 @@ import (
 
 const (
 	recvBytes = 1 << 16 // the longest UDP datagram, or train of them
-	// recvCalls bounds what one call of the handler gets, in system calls.
-	recvCalls = 4
-	// recvMore is the length of a train behind which another one is likely: then
-	// both go to the handler in one call.
-	recvMore = 16 << 10
+	// recvTrains bounds what one call of the handler gets: so many long trains, or
+	// recvShort datagrams when the last call found short ones. A cache holds the first.
+	recvTrains = 4
+	recvShort  = 16
+	// recvLong is what a long train has at least.
+	recvLong = 16 << 10
 )
 
-// receiver is the receiving half of a socket.
-type receiver struct {
-	mu    sync.Mutex // held by whoever receives, during the handler's call too
-	buf   []byte     // recvCalls times recvBytes
-	pkts  []Rx
-	addrs wire.Addrs
-	lost  uint32 // the kernel's last count of packets dropped
-
-	msg unix.Msghdr
+// slot is where one datagram, or train of them, is received.
+type slot struct {
 	iov unix.Iovec
 	sa  unix.RawSockaddrInet6 // or an Inet4, which is shorter
 	ctl [128]byte
 }
 
-func (r *receiver) init(l *udpLink, gro bool) {
-	r.buf = make([]byte, recvCalls*recvBytes)
-	r.addrs = wire.Addrs{Dst: l.addr, DstPort: port, DF: true}
-	r.pkts = make([]Rx, 0, batchPackets)
-	r.msg.Name = (*byte)(unsafe.Pointer(&r.sa))
-	r.msg.Iov = &r.iov
-	r.msg.SetIovlen(1)
-	r.msg.Control = &r.ctl[0]
+// mmsghdr is struct mmsghdr.
+type mmsghdr struct {
+	unix.Msghdr
+	n uint32
 }
 
-// receive takes what has arrived, a few system calls' worth, and hands it to the
+// receiver is the receiving half of a socket.
+type receiver struct {
+	mu    sync.Mutex // held by whoever receives, during the handler's call too
+	buf   []byte     // recvShort times recvBytes; untouched pages cost nothing
+	slots [recvShort]slot
+	msgs  [recvShort]mmsghdr
+	used  int  // of msgs: to be made ready again
+	long  bool // the last call found a long train
+	pkts  []Rx
+	addrs wire.Addrs
+	lost  uint32 // the kernel's last count of packets dropped
+}
+
+func (r *receiver) init(l *udpLink, gro bool) {
+	r.buf = make([]byte, recvShort*recvBytes)
+	r.addrs = wire.Addrs{Dst: l.addr, DstPort: port, DF: true}
+	r.pkts = make([]Rx, 0, batchPackets)
+	for i := range r.msgs {
+		s, m := &r.slots[i], &r.msgs[i].Msghdr
+		s.iov.Base = &r.buf[i*recvBytes]
+		s.iov.SetLen(recvBytes)
+		m.Name = (*byte)(unsafe.Pointer(&s.sa))
+		m.Iov = &s.iov
+		m.SetIovlen(1)
+		m.Control = &s.ctl[0]
+	}
+	r.used = len(r.msgs)
+}
+
+// receive takes what has arrived, with one system call, and hands it to the
 // handler. It returns the number of packets, and whether nothing was left. The
 // caller holds mu.
 func (r *receiver) receive(l *udpLink) (n int, drained bool) {
 	if l.closed.Load() {
 		return 0, true
 	}
-	r.pkts = r.pkts[:0]
-	for i := range recvCalls {
-		b := r.buf[i*recvBytes : (i+1)*recvBytes]
-		k, seg, e := r.recvmsg(l, b)
-		if e != 0 {
-			// Anything but EAGAIN is about an earlier packet; reading on clears it.
-			drained = e == unix.EAGAIN
-			break
-		}
-		r.split(l, b[:k], seg)
-		if k < recvMore {
-			break
-		}
+	most := recvShort
+	if r.long {
+		most = recvTrains
+	}
+	k, e := r.recvmmsg(l.fd, most)
+	if e != 0 {
+		// Anything but EAGAIN is about an earlier packet; reading on clears it.
+		return 0, e == unix.EAGAIN
+	}
+	r.pkts, r.long = r.pkts[:0], false
+	for i := range k {
+		n, seg := r.taken(l, i)
+		r.split(l, i, r.buf[i*recvBytes:i*recvBytes+n], seg)
+		r.long = r.long || n >= recvLong
 	}
 	if len(r.pkts) > 0 {
 		l.handler.Input(l, r.pkts)
 	}
-	return len(r.pkts), drained
+	return len(r.pkts), false
 }
 
-// recvmsg receives into b: n bytes, in packets of seg bytes, the last shorter.
-func (r *receiver) recvmsg(l *udpLink, b []byte) (n, seg int, e syscall.Errno) {
-	r.iov.Base = &b[0]
-	r.iov.SetLen(len(b))
-	r.msg.Namelen = unix.SizeofSockaddrInet6
-	r.msg.SetControllen(len(r.ctl))
-	r.msg.Flags = 0
-	k, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(l.fd), uintptr(unsafe.Pointer(&r.msg)), 0)
-	if e != 0 {
-		return 0, 0, e
+// recvmmsg receives into the first slots, at most most of them.
+func (r *receiver) recvmmsg(fd, most int) (int, syscall.Errno) {
+	for i := range r.msgs[:r.used] {
+		m := &r.msgs[i].Msghdr
+		m.Namelen, m.Flags = unix.SizeofSockaddrInet6, 0
+		m.SetControllen(len(r.slots[i].ctl))
 	}
-	n, seg = int(k), int(k)
-	for c := r.ctl[:r.msg.Controllen]; len(c) >= unix.SizeofCmsghdr; {
+	r.used = 0
+	k, _, e := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.msgs)), uintptr(most), unix.MSG_DONTWAIT, 0, 0)
+	if e != 0 {
+		r.used = 1 // the kernel writes to none then, but may have begun with the first
+		return 0, e
+	}
+	r.used = int(k)
+	return int(k), 0
+}
+
+// taken reads what came with message i: n bytes, in packets of seg bytes, the
+// last shorter.
+func (r *receiver) taken(l *udpLink, i int) (n, seg int) {
+	m := &r.msgs[i]
+	n, seg = int(m.n), int(m.n)
+	for c := r.slots[i].ctl[:m.Controllen]; len(c) >= unix.SizeofCmsghdr; {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
 		if h.Len < unix.SizeofCmsghdr || uint64(h.Len) > uint64(len(c)) {
 			break
@@ -101,20 +131,21 @@ func (r *receiver) recvmsg(l *udpLink, b []byte) (n, seg int, e syscall.Errno) {
 		c = c[min(len(c), unix.CmsgSpace(len(v))):]
 	}
 	l.received(0, n)
-	if r.msg.Flags&unix.MSG_TRUNC != 0 || seg <= 0 {
+	if m.Flags&unix.MSG_TRUNC != 0 || seg <= 0 {
 		l.rxMalformed.Add(1)
-		return 0, 1, 0
+		return 0, 1
 	}
-	return n, seg, 0
+	return n, seg
 }
 
-// split checks the packets of a train and adds the good ones to pkts.
-func (r *receiver) split(l *udpLink, b []byte, seg int) {
+// split checks the packets of the train that is message i and adds the good ones
+// to pkts.
+func (r *receiver) split(l *udpLink, i int, b []byte, seg int) {
 	var good, bad, odd int
-	src, srcPort := r.source(l)
+	src, srcPort := r.source(l, i)
 	r.addrs.Src, r.addrs.SrcPort = src, srcPort
-	for i := 0; len(b) > 0; i++ {
-		r.addrs.ID = uint16(i) // of a train that a link like this one sent
+	for id := uint16(0); len(b) > 0; id++ {
+		r.addrs.ID = id // of a train that a link like this one sent
 		k := min(seg, len(b))
 		p := b[:k:k]
 		b = b[k:]
@@ -142,13 +173,14 @@ func (r *receiver) split(l *udpLink, b []byte, seg int) {
 	}
 }
 
-// source is where the last message came from.
-func (r *receiver) source(l *udpLink) (netip.Addr, uint16) {
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&r.sa.Port))[:])
-	if r.sa.Family == unix.AF_INET {
-		return netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(&r.sa)).Addr), port
+// source is where message i came from.
+func (r *receiver) source(l *udpLink, i int) (netip.Addr, uint16) {
+	sa := &r.slots[i].sa
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+	if sa.Family == unix.AF_INET {
+		return netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port
 	}
-	a := netip.AddrFrom16(r.sa.Addr)
+	a := netip.AddrFrom16(sa.Addr)
 	if a.IsLinkLocalUnicast() {
 		a = a.WithZone(l.addr.Zone())
 	}

@@ -187,7 +187,7 @@ func FuzzTrain(f *testing.F) {
 		}
 		before := l.Stats()
 		r.pkts = r.pkts[:0]
-		r.split(l, b, seg)
+		r.split(l, 0, b, seg)
 		s := l.Stats()
 		want := (len(b) + seg - 1) / seg
 		if got := s.RxPackets + s.RxBadICRC + s.RxMalformed - before.RxPackets - before.RxBadICRC - before.RxMalformed; got != uint64(want) {
