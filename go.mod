@@ -3,11 +3,13 @@ module github.com/zrdma/zrdma
 go 1.25.0
 
 require (
+	github.com/Mellanox/rdmamap v1.1.0
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
 	github.com/vishvananda/netlink v1.3.1
 	golang.org/x/net v0.50.0
 	golang.org/x/sys v0.44.0
+	google.golang.org/protobuf v1.36.12
 )
 
 require (
