@@ -1,6 +1,7 @@
 package mr
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -21,8 +22,9 @@ type FileConfig struct {
 // cache, or on DAX the storage itself, without a copy, and for Writable writes
 // into it. Region.Buf hands out its ranges. f may be closed afterwards.
 //
-// A kernel device does not bind windows to pages that are mapped read-only, so
-// ranges of such a file are granted ByRegion.
+// Before Linux 6.2 a file that is only read must be open for writing too. From
+// then on no window is bound to pages that are mapped read-only, so ranges of
+// such a file are granted ByRegion.
 //
 // A file that is truncated below the mapping breaks it: the CPU gets SIGBUS,
 // and the device keeps the old pages. Kernels refuse a writable mapping that
@@ -45,16 +47,34 @@ func MapFile(f *os.File, cfg FileConfig, domains ...*verbs.PD) (*Region, error) 
 	case !cfg.Writable && cfg.Access&(verbs.AccessLocalWrite|verbs.AccessRemoteWrite|verbs.AccessRemoteAtomic) != 0:
 		return nil, fmt.Errorf("mr: MapFile: %v needs Writable: %w", cfg.Access, syscall.EINVAL)
 	}
-	r, err := mapFile(f, n, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("mr: mapping %d bytes of %s: %w", n, f.Name(), err)
+	r, err := registerFile(f, n, cfg, cfg.Writable, domains)
+	if err != nil && !cfg.Writable && errors.Is(err, syscall.EFAULT) {
+		// Linux before 6.2 pins shared pages only where they are mapped writable.
+		// The device gets no right to write all the same.
+		r, e := registerFile(f, n, cfg, true, domains)
+		if e == nil {
+			return r, nil
+		}
+		if errors.Is(e, syscall.EACCES) {
+			return nil, fmt.Errorf("%w (%s: Linux before 6.2 registers a file only if it is open for reading and writing: open it with os.O_RDWR)", err, f.Name())
+		}
+		err = e
 	}
-	r.size, r.backing, r.readOnly = uint64(n), FilePages, !cfg.Writable
-	r, err = r.register(cfg.Access, domains)
 	if err != nil && cfg.Writable {
 		return nil, fmt.Errorf("%w (%s: many file systems refuse to be written by a device; tmpfs, hugetlbfs and DAX take it, and anonymous memory with a write(2) always works)", err, f.Name())
 	}
 	return r, err
+}
+
+// registerFile maps and registers. prot says that the mapping is writable, which
+// cfg.Writable alone makes a right.
+func registerFile(f *os.File, n int64, cfg FileConfig, prot bool, domains []*verbs.PD) (*Region, error) {
+	r, err := mapFile(f, n, cfg, prot)
+	if err != nil {
+		return nil, fmt.Errorf("mr: mapping %d bytes of %s: %w", n, f.Name(), err)
+	}
+	r.size, r.backing, r.readOnly = uint64(n), FilePages, !cfg.Writable
+	return r.register(cfg.Access, domains)
 }
 
 // Sync writes n bytes at off back to the file and waits until they are stored.

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func mapFile(f *os.File, n int64, cfg FileConfig) (*Region, error) {
+func mapFile(f *os.File, n int64, cfg FileConfig, writable bool) (*Region, error) {
 	prot, flags := unix.PROT_READ, unix.MAP_SHARED
-	if cfg.Writable {
+	if writable {
 		prot |= unix.PROT_WRITE
 	}
 	if cfg.Sync {

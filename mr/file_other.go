@@ -7,4 +7,4 @@ import (
 	"os"
 )
 
-func mapFile(*os.File, int64, FileConfig) (*Region, error) { return nil, errors.ErrUnsupported }
+func mapFile(*os.File, int64, FileConfig, bool) (*Region, error) { return nil, errors.ErrUnsupported }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,8 +67,18 @@ func TestFileOverTheWire(t *testing.T) {
 		f, err := os.Open(name)
 		require.NoError(t, err)
 		r, err := MapFile(f, FileConfig{Offset: 4096}, l.bp)
-		require.NoError(t, err)
 		require.NoError(t, f.Close())
+		if err != nil { // an old kernel
+			require.ErrorIs(t, err, syscall.EFAULT)
+			require.ErrorContains(t, err, "os.O_RDWR")
+			require.NotEmpty(t, l.b.SysfsPath(), "the software device is not the kernel")
+			f, err = os.OpenFile(name, os.O_RDWR, 0)
+			require.NoError(t, err)
+			r, err = MapFile(f, FileConfig{Offset: 4096}, l.bp)
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+		}
+		require.True(t, r.ReadOnly())
 		b, err := r.Buf(1000, 20_000)
 		require.NoError(t, err)
 		b = l.peer(t, g, b, verbs.WRRDMARead, local)
