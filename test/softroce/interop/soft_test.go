@@ -165,6 +165,14 @@ func TestSoft(t *testing.T) {
 			}
 		})
 	}
+	t.Run("cards with MTU 1500", func(t *testing.T) {
+		b.setMTU(t, 1500, 1024)
+		defer b.setMTU(t, 4200, 4096)
+		for i, w := range ways {
+			_, c := b.run(t, w.soft, i, args("-t mix -n 50 -max 20000 -seed 7", patient...)...)
+			require.Equal(t, 1024, c.MTU)
+		}
+	})
 	t.Run("packet numbers wrap", func(t *testing.T) {
 		for i, w := range ways {
 			b.run(t, w.soft, i, args("-t mix -n 60 -max 20000 -oob -m 256 -psn 0xffffc0 -seed 3", patient...)...)
@@ -192,6 +200,16 @@ func TestSoft(t *testing.T) {
 	t.Logf("rxe's counters: %v", b.counters(t))
 }
 
+// setMTU changes the cards' MTU and waits for rxe to follow. The software device
+// looks when it is opened.
+func (b bed) setMTU(t *testing.T, card, path int) {
+	t.Helper()
+	for i := range b.Len() {
+		start(t, b.Host(i), "ip", "link", "set", "eth0", "mtu", fmt.Sprint(card)).wait(t)
+	}
+	until(t, b.Host(1), fmt.Sprintf("ibv_devinfo | grep -q 'active_mtu:[[:space:]]*%d'", path))
+}
+
 // faults runs with one packet in a hundred lost, one repeated and one overtaken,
 // in both directions.
 func (b bed) faults(t *testing.T) {
@@ -200,12 +218,18 @@ func (b bed) faults(t *testing.T) {
 		require.NoError(t, b.Hub(0).SetLink(dir[0], dir[1], f))
 		defer b.Hub(0).SetLink(dir[0], dir[1], hub.Faults{})
 	}
+	flags := quick
+	if strings.HasPrefix(b.Kernel(), "6.12") {
+		// There rxe answers a repeated READ behind an operation of no bytes with a
+		// WARNING and an access error, to another rxe as well.
+		flags = append([]string{"-min", "1"}, flags...)
+	}
 	for i, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
 			for k := range families {
-				b.run(t, w.soft, k, args(fmt.Sprintf("-t mix -n 80 -oob -m 1024 -seed %d", 10+2*i+k), quick...)...)
+				b.run(t, w.soft, k, args(fmt.Sprintf("-t mix -n 80 -oob -m 1024 -seed %d", 10+2*i+k), flags...)...)
 			}
-			b.run(t, w.soft, i, args("-t mix -n 40 -seed 20", quick...)...)
+			b.run(t, w.soft, i, args("-t mix -n 40 -seed 20", flags...)...)
 			b.run(t, w.soft, i, args("-t stream -n 4000 -max 64", quick...)...)
 		})
 	}

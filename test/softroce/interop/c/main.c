@@ -54,7 +54,7 @@ static void parse(int argc, char **argv)
 {
 	static const struct option long_opts[] = {
 		{"s", 0, 0, 's'}, {"c", 1, 0, 'c'}, {"a", 1, 0, 'a'}, {"p", 1, 0, 'p'}, {"t", 1, 0, 't'}, {"d", 1, 0, 'd'},
-		{"m", 1, 0, 'm'}, {"n", 1, 0, 'n'}, {"oob", 0, 0, 'o'}, {"psn", 1, 0, 'P'}, {"seed", 1, 0, 'S'}, {"max", 1, 0, 'M'},
+		{"m", 1, 0, 'm'}, {"n", 1, 0, 'n'}, {"oob", 0, 0, 'o'}, {"psn", 1, 0, 'P'}, {"seed", 1, 0, 'S'}, {"max", 1, 0, 'M'}, {"min", 1, 0, 'I'},
 		{"depth", 1, 0, 'D'}, {"dir", 1, 0, 'r'}, {"timeout", 1, 0, 'T'}, {"ack", 1, 0, 'A'}, {0},
 	};
 	for (int ch; (ch = getopt_long_only(argc, argv, "", long_opts, NULL)) != -1;) {
@@ -70,6 +70,7 @@ static void parse(int argc, char **argv)
 		case 'o': o.oob = true; break;
 		case 'P': o.psn = strtoll(optarg, NULL, 0); break;
 		case 'S': o.seed = strtoull(optarg, NULL, 0); break;
+		case 'I': o.min = strtoul(optarg, NULL, 0); break;
 		case 'M': o.max = strtoul(optarg, NULL, 0); break;
 		case 'D': o.depth = atoi(optarg); break;
 		case 'r': o.dir = optarg; break;

@@ -16,7 +16,7 @@ struct opts {
 	int port, mtu, timeout, ack, port_num;
 	int64_t psn; // -1: random
 	uint64_t seed, n;
-	uint32_t max, depth;
+	uint32_t min, max, depth;
 };
 extern struct opts o;
 

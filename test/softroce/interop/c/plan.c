@@ -21,8 +21,8 @@ static uint32_t length(uint64_t class, uint64_t v)
 	uint64_t n;
 	unsigned top = 0;
 	switch (class % 16) {
-	case 0: return 0;
-	case 1: return 1;
+	case 0: return o.min;
+	case 1: return o.min > 1 ? o.min : 1;
 	case 2: case 3: // about the end of a packet
 		n = (256ull << v % 5) * (1 + (v >> 8) % 4) + (v >> 16) % 3 - 1;
 		break;
@@ -32,6 +32,7 @@ static uint32_t length(uint64_t class, uint64_t v)
 			top++;
 		n = (v >> 8) & ((2ull << v % (top + 1)) - 1);
 	}
+	n = n < o.min ? o.min : n;
 	return n > o.max ? o.max : n;
 }
 

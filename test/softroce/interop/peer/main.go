@@ -17,7 +17,7 @@ type options struct {
 	port, mtu, ack int
 	psn            int64
 	seed, n        uint64
-	max            uint
+	min, max       uint
 	depth          int
 	timeout        int
 	acts           [2]bool // client, server: who begins operations
@@ -54,6 +54,7 @@ func parse(args []string) (options, error) {
 	f.Uint64Var(&o.seed, "seed", 1, "of the plan")
 	f.Uint64Var(&o.n, "n", 100, "`operations` or messages of each side that acts")
 	f.UintVar(&o.max, "max", 65536, "longest operation in `bytes`")
+	f.UintVar(&o.min, "min", 0, "shortest operation of a mix in `bytes`")
 	f.IntVar(&o.depth, "depth", 8, "operations at once")
 	f.StringVar(&o.dir, "dir", "both", "who acts: both, c2s or s2c")
 	f.IntVar(&o.timeout, "timeout", 60, "`seconds` for all of it")

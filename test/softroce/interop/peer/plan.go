@@ -83,9 +83,9 @@ func (o *options) length(class, v uint64) int {
 	var n uint64
 	switch class % 16 {
 	case 0:
-		return 0
+		return int(o.min)
 	case 1:
-		return 1
+		return int(max(o.min, 1))
 	case 2, 3: // about the end of a packet
 		n = (256<<(v%5))*(1+(v>>8)%4) + (v>>16)%3 - 1
 	case 4:
@@ -93,7 +93,7 @@ func (o *options) length(class, v uint64) int {
 	default:
 		n = (v >> 8) & (2<<(v%uint64(bits.Len(o.max))) - 1)
 	}
-	return int(min(n, uint64(o.max)))
+	return int(min(max(n, uint64(o.min)), uint64(o.max)))
 }
 
 func (o *options) plan(side int, i uint64) op {
