@@ -163,7 +163,10 @@ func (s *side) back(k Kind, bufs []mr.Buf, at int, err error) {
 // op makes a random operation.
 func (s *side) op(ctx context.Context, r *rand.Rand, w int, peer *side, at *int) (Op, error) {
 	k := Kind(1 + r.IntN(6))
-	op := Op{Kind: k, Fence: r.IntN(8) == 0}
+	for *kindMask>>k&1 == 0 {
+		k = Kind(1 + r.IntN(6))
+	}
+	op := Op{Kind: k, Fence: r.IntN(8) == 0 && *kindMask&1 == 0}
 	bytes := 1 + r.IntN(areaSize)
 	switch k {
 	case Send:
