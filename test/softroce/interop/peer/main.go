@@ -119,10 +119,11 @@ func main() {
 	}
 }
 
+var tests = map[string]func(context.Context, *options, *summary, connector) error{
+	"mix": mix, "stream": stream, "inv": invalidate, "refuse": refuse, "rnr": rnr,
+}
+
 func run(ctx context.Context, o *options, s *summary) error {
-	tests := map[string]func(context.Context, *options, *summary, connector) error{
-		"mix": mix, "stream": stream, "inv": invalidate, "refuse": refuse, "rnr": rnr,
-	}
 	test, ok := tests[o.test]
 	if !ok {
 		return fmt.Errorf("no test %q", o.test)
