@@ -49,7 +49,11 @@ func (d *Device) ExchangeUnsafe(ctx context.Context, nc net.Conn, cfg Config) (_
 			}
 		}
 	}()
-	p, err := d.Prepare(localIP(nc), cfg)
+	local := localIP(nc)
+	if _, err := d.dev.SelectGID(d.port, local); err != nil {
+		local = netip.Addr{} // the stream goes over another network
+	}
+	p, err := d.Prepare(local, cfg)
 	if err != nil {
 		return nil, err
 	}

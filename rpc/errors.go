@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/verbs"
@@ -150,9 +151,10 @@ func authentication(err error) error {
 		verify *tls.CertificateVerificationError
 		bad    x509.CertificateInvalidError
 		who    x509.UnknownAuthorityError
-		alert  tls.AlertError
+		alert  *net.OpError // crypto/tls has no other word for what the peer says
 	)
-	if errors.As(err, &verify) || errors.As(err, &bad) || errors.As(err, &who) || errors.As(err, &alert) {
+	if errors.As(err, &verify) || errors.As(err, &bad) || errors.As(err, &who) ||
+		errors.As(err, &alert) && alert.Op == "remote error" {
 		return &Error{Code: Unauthenticated, Method: "hello", Cause: err}
 	}
 	return err

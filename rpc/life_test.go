@@ -17,6 +17,7 @@ import (
 // rest requires that nothing of any call is left on the server.
 func (b *both) rest() {
 	b.t.Helper()
+	time.Sleep(100 * time.Millisecond) // acknowledgements are under way
 	synctest.Wait()
 	require.Equal(b.t, b.s.cfg.MaxBytes, b.s.bytes.left.Load(), "bytes of calls that have ended")
 	require.Zero(b.t, b.s.granter.Stats().Open, "offers of calls that have ended")
