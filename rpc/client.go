@@ -73,7 +73,7 @@ func Dial(ctx context.Context, addr string, cfg Config) (*Client, error) {
 	if len(cfg.ClientInterceptors) > 0 {
 		c.invoke = chain(cfg.ClientInterceptors, c.call)
 	}
-	if c.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: time.Second}); err != nil {
+	if c.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: fenceGrace(cfg.DeadAfter)}); err != nil {
 		return nil, err
 	}
 	if _, err := c.session(ctx, false); err != nil {

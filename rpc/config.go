@@ -114,3 +114,8 @@ func (c *Config) memory() int64 {
 	const reserve = 8 // of package qp, for its own
 	return int64(c.DataQPs+1) * int64(c.Window+reserve) * int64(c.SlotSize)
 }
+
+// fenceGrace is how long a fence may take before a harder one. A queue pair whose
+// peer is dead flushes by then; on one that lives an invalidation that is only
+// slow would fail if its window went away under it, and cost the connection.
+func fenceGrace(deadAfter time.Duration) time.Duration { return 2 * deadAfter }

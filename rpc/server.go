@@ -103,7 +103,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		listeners: map[interface{ Close() error }]struct{}{}}
 	s.bytes.left.Store(cfg.MaxBytes)
 	s.life, s.die = context.WithCancel(context.Background())
-	if s.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: time.Second}); err != nil {
+	if s.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: fenceGrace(cfg.DeadAfter)}); err != nil {
 		return nil, err
 	}
 	if n := cfg.SharedReceives; n > 0 {
