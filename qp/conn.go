@@ -105,7 +105,8 @@ type sendQueue struct {
 	quiet      int    // unsignalled since the last signalled one
 	wr         []verbs.SendWR
 	sge        []verbs.SGE
-	controls   int        // control messages in flight
+	controls   int // control messages in flight
+	control    [controlSize]byte
 	probing    bool       // one of them is a probe
 	down       bool       // the queue pair takes no more
 	done       []finished // scratch of the engine's goroutine

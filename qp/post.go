@@ -268,7 +268,7 @@ func (c *Conn) sendControl(probe bool) {
 	}
 	p := &q.ring[q.tail%uint64(len(q.ring))]
 	*p = pending{kind: control, flights: p.flights[:0], grant: grant, probe: probe, signaled: true}
-	var body [controlSize]byte
+	body := &q.control // copied by the post
 	body[0] = controlCredit
 	if probe {
 		body[0] = controlProbe

@@ -46,6 +46,7 @@ type ring struct {
 	wr      []verbs.RecvWR
 	sge     []verbs.SGE
 	got     []flight
+	due     []*Conn // scratch of top
 }
 
 // debt is a receive that a connection used up; the peer gets a credit for it when
@@ -177,10 +178,18 @@ func (r *ring) await() {
 
 // top fills and gives credits.
 func (r *ring) top() {
-	var few [8]*Conn
-	for _, c := range r.fill(few[:0]) {
+	r.mu.Lock()
+	due := r.due
+	r.due = nil // another may come meanwhile
+	r.mu.Unlock()
+	due = r.fill(due[:0])
+	for _, c := range due {
 		c.giveCredits()
 	}
+	clear(due)
+	r.mu.Lock()
+	r.due = due
+	r.mu.Unlock()
 }
 
 func (r *ring) memory() (mr.Buf, error) {

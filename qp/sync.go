@@ -16,6 +16,7 @@ type call struct {
 	ready chan struct{}
 	err   error    // valid once ready
 	bufs  []mr.Buf // valid once ready
+	in    [1]mr.Buf
 }
 
 const (
@@ -108,7 +109,8 @@ func (c *Conn) await(ctx context.Context, op Op, k *call) error {
 // one does an operation with one buffer.
 func (c *Conn) one(ctx context.Context, op Op, b mr.Buf) (mr.Buf, error) {
 	k := c.newCall()
-	op.Bufs = []mr.Buf{b}
+	k.in[0] = b
+	op.Bufs = k.in[:]
 	err := c.await(ctx, op, k)
 	if err == errAbandoned {
 		return mr.Buf{}, fmt.Errorf("qp: %v: %w", op.Kind, ctx.Err())
