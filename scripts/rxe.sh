@@ -1,6 +1,7 @@
 #!/bin/sh
 # The VM tier: the verbs suite on the kernel's rdma_rxe, then again as a build
-# that checks pointers and memory, then the interop runs between two VMs.
+# that checks pointers and memory, then the interop runs between two VMs: with
+# the C programs, and of the software device with rxe.
 # KERNEL=6.12 takes Debian's backports kernel. ZRDMA_DEVICE=NAME runs the suite
 # on a device of this machine instead.
 set -eu
@@ -24,5 +25,5 @@ echo "rxe: the C door with checkptr and address sanitizer, ten times under GOGC=
 bin/softroce run -fail-on-warn -timeout 15m -- env GOGC=1 bin/suite-checkptr.test -test.run "$(cat scripts/door.cases)" -test.count 10 -test.timeout 14m
 bin/softroce run -fail-on-warn -timeout 15m -- env ASAN_OPTIONS=detect_leaks=0 bin/suite-asan.test -test.run "$(cat scripts/door.cases)" -test.timeout 14m
 
-echo "rxe: the harness itself, and peers in two VMs"
-SOFTROCE_VM_TESTS=1 gts -- -count=1 -p 1 -timeout 15m ./test/softroce/...
+echo "rxe: the harness itself; C peers, and the software device against rxe, in two VMs"
+SOFTROCE_VM_TESTS=1 gts -- -count=1 -p 1 -timeout 25m ./test/softroce/...
