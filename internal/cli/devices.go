@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zrdma/zrdma/dpu"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -22,6 +22,14 @@ type deviceRow struct {
 	Transport string    `json:"transport"`
 	Ports     []portRow `json:"ports"`
 	Error     string    `json:"error,omitempty"` // why the device cannot be looked at
+
+	// Left out where nothing proves them.
+	Kind   string                `json:"kind,omitempty"`
+	PCI    string                `json:"pci,omitempty"`
+	Driver string                `json:"driver,omitempty"`
+	Family string                `json:"family,omitempty"`
+	Mode   string                `json:"mode,omitempty"`
+	Caps   map[string]dpu.Answer `json:"capabilities,omitempty"`
 }
 
 type portRow struct {
@@ -40,35 +48,31 @@ type gidRow struct {
 }
 
 func devicesCommand() *cobra.Command {
-	asJSON := false
+	f := &deviceFlags{}
 	c := &cobra.Command{
 		Use:   "devices",
-		Short: "List the RDMA devices of this machine, their ports and GIDs",
-		Long:  "Lists the RDMA devices of this machine, their ports and GIDs.\n" + exitCodes,
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			devs, err := verbs.Devices()
-			if err != nil {
-				return err
-			}
-			rows := make([]deviceRow, 0, len(devs))
-			for _, d := range devs {
-				rows = append(rows, look(d))
-			}
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(rows); err != nil {
-					return err
-				}
-			}
-			if !asJSON {
-				return printDevices(cmd.OutOrStdout(), rows)
-			}
-			return nil
-		},
+		Short: "List the RDMA devices and the cards of this machine",
+		Long: `Lists the RDMA devices of this machine, their ports and GIDs, and the cards and
+functions that they are on. What nothing proves is "unknown"; --evidence says
+what proves the rest. The mode of a BlueField is in the text of mstconfig, which
+is not run from here: hand its output in with --mstconfig.
+` + exitCodes,
+		Example: `  zrdma devices --tree --evidence
+  mstconfig -d 0000:03:00.0 -e query > mst.txt && zrdma devices --tree --mstconfig 0000:03:00.0=mst.txt
+  ssh bluefield zrdma devices --tree --json > soc.json && zrdma devices --pair soc.json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list")
+	fs := c.Flags()
+	fs.SortFlags = false
+	fs.BoolVar(&f.tree, "tree", false, "cards, their functions and RDMA devices as a tree")
+	fs.BoolVar(&f.caps, "caps", false, "what each RDMA device can do, by trying it")
+	fs.BoolVar(&f.asJSON, "json", false, "print JSON: a list; with --tree the whole inventory with its evidence")
+	fs.BoolVar(&f.evidence, "evidence", false, "with --tree and --caps: what proves each statement")
+	fs.StringArrayVar(&f.mstconfig, "mstconfig", nil, "`PCI=FILE`: what mstconfig printed for a card; may be repeated")
+	fs.StringVar(&f.pair, "pair", "", "match with the inventory of the other side, a `FILE` of devices --tree --json")
+	fs.StringVar(&f.root, "root", "", "look at this folder instead of /")
+	_ = fs.MarkHidden("root")
 	return c
 }
 
