@@ -18,7 +18,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := map[string]any{
 		"Hosts": 1, "CPUs": 2, "MemoryMiB": 2048, "MTU": 4200, "Rxe": 1, "BootTimeout": 2 * time.Minute,
-		"Accel": "", "Init": "", "Seed": uint64(0), "Pcap": "",
+		"Accel": "", "Init": "", "Seed": uint64(0), "Pcap": "", "NoRxe": []int(nil),
 	}
 	v := reflect.ValueOf(got)
 	for i := range v.NumField() {
@@ -31,7 +31,7 @@ func TestDefaults(t *testing.T) {
 			}
 		case !ok:
 			t.Errorf("%s is not covered", name)
-		case v.Field(i).Interface() != w:
+		case !reflect.DeepEqual(v.Field(i).Interface(), w):
 			t.Errorf("%s is %v, want %v", name, v.Field(i).Interface(), w)
 		}
 	}
@@ -45,6 +45,7 @@ func TestBadConfig(t *testing.T) {
 		"MemoryMiB":   {MemoryMiB: 10},
 		"MTU":         {MTU: 10000},
 		"Rxe":         {Rxe: 5},
+		"NoRxe":       {NoRxe: []int{1}},
 		"Accel":       {Accel: "hvf"},
 		"BootTimeout": {BootTimeout: -1},
 	} {
