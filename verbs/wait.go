@@ -16,17 +16,21 @@ const SpinAdaptive int64 = -1
 
 const (
 	spinMax = 50_000 // ns; about what a sleep and a wake-up cost
-	spinMin = 5_000  // below it, spinning is given up
-	// An adaptive wait that has given up spinning tries a full spin once in so
-	// many waits: the traffic may have changed.
+	// An adaptive wait that has given up spinning tries again once in so many
+	// waits: the traffic may have changed.
 	spinProbe = 32
+	// Spins go on while more than two of three pay: each adds one to the trust in
+	// them, each in vain takes two. Half a spin would be no half measure: what takes
+	// a little longer then never pays.
+	trustMax  = 8
+	trustMore = 4 // when one pays after they were given up
 )
 
 // waitState belongs to the one goroutine that is in Wait, but for the atomics.
 type waitState struct {
 	turn  chan struct{}
 	s     provider.WaitState
-	spin  int64
+	trust int // in spinning, up to trustMax
 	waits uint32
 
 	// The queue is armed, or its event lies in the channel, while armed is one
@@ -78,27 +82,27 @@ func (y *yielder) yield(tick int64) {
 func (w *waitState) init() {
 	w.turn = make(chan struct{}, 1)
 	w.wake = make(chan struct{}, 1)
-	w.spin = spinMax
+	w.trust = trustMax
 }
 
 // budget is how long the next adaptive spin may take.
 func (w *waitState) budget() int64 {
 	w.waits++
-	if w.waits%spinProbe == 0 {
+	if w.trust > 0 || w.waits%spinProbe == 0 {
 		return spinMax
 	}
-	if w.spin < spinMin {
-		return 0
-	}
-	return w.spin
+	return 0
 }
 
-// learn doubles the budget when a spin paid and halves it when it did not.
+// learn takes note of whether a spin paid.
 func (w *waitState) learn(paid bool) {
-	if paid {
-		w.spin = min(max(2*w.spin, spinMin), spinMax)
-	} else {
-		w.spin /= 2
+	switch {
+	case !paid:
+		w.trust = max(w.trust-2, 0)
+	case w.trust == 0:
+		w.trust = trustMore
+	default:
+		w.trust = min(w.trust+1, trustMax)
 	}
 }
 

@@ -223,12 +223,16 @@ const yieldPolls = 64
 // look drives the device once, for a poller that found nothing. Where time is a
 // test's, it lets a little of it pass: else a loop of polls would stop the clock.
 func (q *cq) look() {
-	q.n.progress()
 	k := q.polls.Add(1)
 	if q.virtual {
+		q.n.progress()
 		time.Sleep(link.Align(time.Microsecond<<min(k/yieldPolls, 4), link.PollWait))
-	} else if k%yieldPolls == 0 {
+		return
+	}
+	q.n.look()
+	if k%yieldPolls == 0 {
 		runtime.Gosched()
+		osYield()
 	}
 }
 
@@ -281,8 +285,13 @@ func (q *cq) PollSpin(wc []provider.WC, ns int64) (int, error) {
 	return q.spin(wc, ns)
 }
 
-// spinYield is how many empty looks a spin makes between two chances for others.
-const spinYield = 8
+const (
+	// spinYield is how many empty looks a spin makes between two chances for others.
+	spinYield = 8
+	// spinClock is how many it makes between two looks at the clock, which costs as
+	// much as a tenth of one.
+	spinClock = 4
+)
 
 func (q *cq) spin(wc []provider.WC, ns int64) (int, error) {
 	if q.virtual {
@@ -290,14 +299,17 @@ func (q *cq) spin(wc []provider.WC, ns int64) (int, error) {
 	}
 	start := time.Now()
 	for i := 1; ; i++ {
-		q.n.progress()
+		q.n.look()
 		if k, err := q.take(wc); k > 0 || err != nil {
 			return k, err
 		}
 		if i%spinYield == 0 {
 			runtime.Gosched()
 		}
-		if time.Since(start) >= time.Duration(ns) {
+		if i%yieldPolls == 0 {
+			osYield()
+		}
+		if i%spinClock == 0 && time.Since(start) >= time.Duration(ns) {
 			return 0, nil
 		}
 	}

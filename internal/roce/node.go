@@ -2,7 +2,9 @@ package roce
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,9 +49,15 @@ type node struct {
 	stuck   []bool // by link: its socket is full
 	nStuck  int
 	timers  timers
+	owed    []*qp // whose ACK waits for company, see owe
+	owedAt  int64 // since when the first of them does
+	eager   int   // so many ACKs go at once, for the last that waited did so in vain
 	gsi     gsi
 	hasCM   bool
 	mcast   []byte // a message to a group, on its way to the members here
+
+	pollers atomic.Int32 // in progress
+	nOwed   atomic.Int32 // len(owed)
 
 	cmOnce sync.Once
 	cm     *cm.Manager
@@ -112,6 +120,8 @@ type engine interface {
 	pump(now int64, budget int) int
 	// flushAcks ends a batch of input.
 	flushAcks()
+	// canWait says that flushAcks would send an ACK that nobody needs at once.
+	canWait() bool
 	tick(now int64)
 	deadline() int64 // 0 for none
 }
@@ -129,13 +139,25 @@ const (
 func (n *node) now() int64 { return int64(time.Since(n.base)) + int64(time.Second) }
 
 // progress looks for packets that have arrived and hands them on, without
-// waiting and without holding mu. A poller of an empty queue calls it.
+// waiting and without holding mu.
 func (n *node) progress() int {
 	k := 0
 	for _, l := range n.links {
 		k += l.Poll()
 	}
 	return k
+}
+
+// look is progress for the poller of an empty queue.
+func (n *node) look() {
+	if n.nOwed.Load() > 0 {
+		n.mu.Lock()
+		n.pump(n.now(), pumpBudget)
+		n.mu.Unlock()
+	}
+	n.pollers.Add(1)
+	n.progress()
+	n.pollers.Add(-1)
 }
 
 // inbox is the handler of one link.
@@ -159,12 +181,56 @@ func (b *inbox) Input(_ link.Link, batch []link.Rx) {
 	for i, q := range n.touched {
 		q.touched = false
 		n.touched[i] = nil
-		q.eng.flushAcks()
+		n.owe(now, q)
 		n.schedule(q)
 	}
 	n.touched = n.touched[:0]
-	n.pump(now, pumpBudget)
+	n.pumpAll(now, pumpBudget)
+	if slices.Contains(n.dirty, true) { // the ACKs have company
+		n.pay()
+	}
+	n.flush()
 	n.arm(now)
+}
+
+const (
+	// ackWait is how long an ACK may wait at most, in nanoseconds.
+	ackWait = 200_000
+	// eagerFor is how many ACKs go at once after one that waited so long.
+	eagerFor = 256
+)
+
+// owe ends a batch of input of q. While somebody polls an ACK waits for what he
+// does next: he posts an answer, and both leave in one system call, or he polls
+// again.
+func (n *node) owe(now int64, q *qp) {
+	switch {
+	case n.pollers.Load() == 0 || !q.eng.canWait():
+		q.eng.flushAcks()
+	case n.eager > 0:
+		n.eager--
+		q.eng.flushAcks()
+	case !q.owes:
+		if len(n.owed) == 0 {
+			n.owedAt = now
+		}
+		q.owes = true
+		n.owed = append(n.owed, q)
+		n.nOwed.Add(1)
+	}
+}
+
+// pay sends the ACKs that waited.
+func (n *node) pay() {
+	for i, q := range n.owed {
+		q.owes = false
+		n.owed[i] = nil
+		if !q.closed {
+			q.eng.flushAcks()
+		}
+	}
+	n.owed = n.owed[:0]
+	n.nOwed.Store(0)
 }
 
 // packet hands one packet to its queue pair.
@@ -239,10 +305,26 @@ func (n *node) schedule(q *qp) {
 	}
 }
 
-// pump lets queue pairs send in turn, at most budget packets altogether, and
-// flushes the links. While a socket is full it sends nothing: what is queued
-// there would be dropped.
+// settle pays before q changes so that it could not any more: the peer's request
+// has succeeded and must not fail for want of an ACK.
+func (n *node) settle(q *qp) {
+	if q.owes {
+		n.pay()
+		n.flush()
+	}
+}
+
+// pump is pumpAll, the ACKs that wait, and a flush. ACKs are short: behind what
+// is longer they fit into its batch.
 func (n *node) pump(now int64, budget int) {
+	n.pumpAll(now, budget)
+	n.pay()
+	n.flush()
+}
+
+// pumpAll lets queue pairs send in turn, at most budget packets altogether.
+// While a socket is full it sends nothing: what is queued there would be dropped.
+func (n *node) pumpAll(now int64, budget int) {
 	sent := 0
 	for budget > 0 && n.nStuck == 0 && n.run.n > 0 {
 		q := n.run.pop()
@@ -262,7 +344,6 @@ func (n *node) pump(now int64, budget int) {
 			sent = 0
 		}
 	}
-	n.flush()
 }
 
 // post ends a call that posted work to q.

@@ -32,6 +32,7 @@ type qp struct {
 	closed  bool
 	queued  bool  // in node.run
 	touched bool  // in node.touched
+	owes    bool  // in node.owed
 	at      int64 // when timers looks at it
 	slot    int   // place in the heap plus one; 0: not there
 }
@@ -331,6 +332,7 @@ func (q *qp) Close() error {
 	if q.closed {
 		return nil
 	}
+	n.settle(q)
 	q.closed = true
 	delete(n.qps, q.num)
 	n.timers.remove(q)

@@ -107,6 +107,7 @@ func (q *qp) Modify(a *provider.QPAttr, mask provider.QPAttrMask) error {
 	if err := q.checkAttrs(a, mask, &p); err != nil {
 		return err
 	}
+	n.settle(q)
 	now := n.now()
 	if err := q.eng.modify(now, a, mask); err != nil {
 		return err

@@ -85,7 +85,11 @@ func (n *node) arm(now int64) {
 		next = now
 	case len(t.heap) > 0:
 		next = t.heap[0].at
-	default:
+	}
+	if len(n.owed) > 0 && (next == 0 || next > n.owedAt+ackWait) {
+		next = n.owedAt + ackWait
+	}
+	if next == 0 {
 		return
 	}
 	if t.armed != 0 && t.armed <= next {
@@ -131,6 +135,15 @@ func (n *node) onTimer() {
 			n.schedule(q)
 		}
 		t.follow(q)
+	}
+	if len(n.owed) > 0 {
+		if now-n.owedAt < ackWait {
+			n.pumpAll(now, pumpBudget)
+			n.flush()
+			n.arm(now)
+			return
+		}
+		n.eager = eagerFor
 	}
 	n.pump(now, pumpBudget)
 	n.arm(now)

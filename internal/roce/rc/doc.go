@@ -30,7 +30,7 @@
 //     not start a storm.
 //   - a request completes exactly once, in order; a request that cannot be sent
 //     (bad lkey, failed bind) waits until it is at head to fail.
-//   - a long READ is asked for in pieces of at most 128 KiB or half the largest
+//   - a long READ is asked for in pieces of at most 256 KiB or half the largest
 //     window; each counts against max_rd_atomic. So what comes back is bounded by
 //     the window too, which one piece alone may exceed.
 //   - LOCAL_INV waits until it is at head: a packet sent again must still find

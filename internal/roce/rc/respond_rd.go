@@ -220,6 +220,13 @@ func (q *QP) streamOne(e *pending) bool {
 	return true
 }
 
+// AckCanWait says that FlushAcks would send an ACK, no more: the caller may put it
+// off for a moment.
+func (q *QP) AckCanWait() bool {
+	r := &q.resp
+	return r.ackDue && r.nakDue == 0 && len(r.pend) == 0
+}
+
 // FlushAcks sends the one ACK or NAK that the packets since the last call have
 // earned. The caller calls it at the end of every batch of input. While READ
 // responses wait, Pump does it behind them.

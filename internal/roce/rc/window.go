@@ -56,7 +56,7 @@ type Stats struct {
 }
 
 // readChunk is how many bytes one READ asks for at most.
-const readChunk = 128 << 10
+const readChunk = 256 << 10
 
 // setMTU sets the path MTU and what depends on it, in state INIT.
 func (q *QP) setMTU(mtu int) {
