@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/zrdma/zrdma/dpu/internal/fixture"
 )
 
-var goodVPD = makeVPD("ID BlueField-2 DPU\nPN MBF2H332A\nSN MT2133X01234\n")
+var goodVPD = fixture.VPD("ID BlueField-2 DPU\nPN MBF2H332A\nSN MT2133X01234\n")
 
 func TestParseVPD(t *testing.T) {
 	v, err := ParseVPD(goodVPD)
