@@ -198,6 +198,7 @@ func (c *Conn) teardown() {
 // all that has not completed.
 func (c *Conn) destroy() {
 	c.razing.Do(func() {
+		c.freeWindows()
 		err := c.qp.Close()
 		c.eng.qps.remove(c.qp.QPN(), c)
 		// A turn of the engine may still hold completions of this queue pair: the

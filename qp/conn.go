@@ -92,6 +92,9 @@ type Conn struct {
 	heard    atomic.Int64 // when the last completion came, in ns of the device's clock
 	waits    atomic.Int64 // since when something waits for an answer, 0 for nothing
 
+	windows map[verbs.RKey]*verbs.MW // bound to the queue pair, by key; guarded by send
+	bound   atomic.Int32             // how many
+
 	stats connStats
 }
 

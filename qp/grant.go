@@ -27,17 +27,62 @@ func (c *Conn) PostControl(ctx context.Context, wr verbs.SendWR, done func(error
 		return c.Err()
 	}
 	p := &q.ring[q.tail%uint64(len(q.ring))]
-	*p = pending{kind: local, flights: p.flights[:0], signaled: true, done: func(r Result) { done(r.Err) }}
+	*p = pending{kind: local, flights: p.flights[:0], signaled: true, done: func(r Result) {
+		if r.Err == nil && wr.Opcode == verbs.WRLocalInv {
+			c.unbound(wr.InvalidateRKey) // first: then it may be bound elsewhere
+		}
+		done(r.Err)
+	}}
 	wr.ID, q.quiet = q.tail, 0
 	wr.Flags |= verbs.SendSignaled
 	q.wr = append(q.wr[:0], wr)
 	n, err := c.submit()
+	if n > 0 && wr.Opcode == verbs.WRBindMW {
+		if c.windows == nil {
+			c.windows = map[verbs.RKey]*verbs.MW{}
+		}
+		c.windows[wr.RKey] = wr.BindMW
+		c.bound.Store(int32(len(c.windows)))
+	}
 	q.Unlock()
 	if n == 0 {
 		c.slots.give(1)
 		return fmt.Errorf("qp: %v: %w", wr.Opcode, err)
 	}
 	return nil
+}
+
+// unbound notes that the window with a key is not bound to this queue pair any more.
+func (c *Conn) unbound(k verbs.RKey) {
+	c.send.Lock()
+	delete(c.windows, k)
+	c.bound.Store(int32(len(c.windows)))
+	c.send.Unlock()
+}
+
+// invalidated looks whether a message of the peer took a key away. rxe gives the
+// key without the flag.
+func (c *Conn) invalidated(wc *verbs.WC) {
+	if c.bound.Load() > 0 && (wc.Flags&verbs.WCWithInv != 0 || wc.Flags&verbs.WCWithImm == 0) {
+		c.unbound(wc.InvalidatedRKey())
+	}
+}
+
+// freeWindows deallocates the windows that are bound to the queue pair still. On
+// rxe each holds a reference to it, without which to destroy it takes 50 s and
+// leaves it in the kernel for ever. A grant that is revoked later finds its window
+// closed, which is what it would do to it, and goes on from there.
+func (c *Conn) freeWindows() {
+	c.send.Lock()
+	l := c.windows
+	c.windows = nil
+	c.bound.Store(0)
+	c.send.Unlock()
+	for _, w := range l {
+		if err := w.Close(); err != nil {
+			c.log.Warn("qp: a memory window stays bound", "peer", c.name, "err", err)
+		}
+	}
 }
 
 // Kill ends the connection and waits until everything posted to it was flushed;

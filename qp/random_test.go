@@ -167,7 +167,7 @@ func randomWork(t *testing.T, net *rdmatest.Network, seed uint64) {
 	var cfgs [2]Config
 	base := Config{MaxSGE: 1 + rng.IntN(4), MaxMessage: 256 << rng.IntN(5), MTU: verbs.MTU(1 + rng.IntN(3)), DeadAfter: time.Duration(1+rng.IntN(5)) * time.Second}
 	if net == nil { // a loaded machine is slow
-		base.MTU, base.DeadAfter = 0, 20*time.Second
+		base.MTU, base.DeadAfter = 0, 10*time.Second
 	}
 	for i := range hosts {
 		h := &host{d: openOn(t, net, DeviceConfig{Engines: 1 + rng.IntN(2),
@@ -180,6 +180,10 @@ func randomWork(t *testing.T, net *rdmatest.Network, seed uint64) {
 			h.shared = must[*SharedReceive](t)(h.d.NewSharedReceive(SharedReceiveConfig{Depth: pairs * (cfgs[i].RecvDepth + recvReserve), MaxMessage: base.MaxMessage}))
 			cfgs[i].Shared = h.shared
 		}
+	}
+	if *verboseQ {
+		fmt.Printf("seed %d: %d pairs, end %d, send %d %d, receive %d %d, shared %v %v, %d SGE, messages of %d\n", seed, pairs, how, cfgs[0].SendDepth, cfgs[1].SendDepth,
+			cfgs[0].RecvDepth, cfgs[1].RecvDepth, hosts[0].shared != nil, hosts[1].shared != nil, base.MaxSGE, base.MaxMessage)
 	}
 	all := make([][2]*side, pairs)
 	for i := range all {

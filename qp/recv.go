@@ -411,6 +411,7 @@ func (c *Conn) received(wc *verbs.WC) {
 		return
 	}
 	c.stats.received.Add(1)
+	c.invalidated(wc)
 	m := Message{Conn: c, WC: *wc, HasImm: wc.Flags&verbs.WCWithImm != 0}
 	if m.HasImm {
 		m.Imm = wc.Imm()
