@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"unsafe"
 
 	"github.com/zrdma/zrdma/mr"
 )
@@ -31,7 +32,9 @@ func (c *Client) Go(ctx context.Context, method string, body []byte, done func(*
 }
 
 // MethodID is the number of a method on the wire: the CRC-32C of its name.
-func MethodID(name string) uint32 { return crc32.Checksum([]byte(name), crcTable) }
+func MethodID(name string) uint32 {
+	return crc32.Checksum(unsafe.Slice(unsafe.StringData(name), len(name)), crcTable)
+}
 
 // request is a call as it is sent.
 type request struct {

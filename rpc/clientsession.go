@@ -159,7 +159,7 @@ func (cs *clientSession) finish(k *call) {
 }
 
 // take takes what the server sends, in an engine's goroutine.
-func (cs *clientSession) take(s *session, m qp.Message, msg *message) {
+func (cs *clientSession) take(s *session, m qp.Message, msg message) {
 	switch msg.typ {
 	case msgResponse, msgCancelAck:
 		i := uint32(msg.id)
@@ -176,7 +176,7 @@ func (cs *clientSession) take(s *session, m qp.Message, msg *message) {
 			cs.c.stats.late.Add(1)
 			return
 		}
-		k.msg, k.wc, k.answered = *msg, m, true
+		k.msg, k.wc, k.answered = msg, m, true
 		k.ready <- struct{}{}
 		cs.mu.Unlock()
 	case msgGoAway:

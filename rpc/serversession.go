@@ -72,7 +72,7 @@ func (ss *serverSession) gone(x *session, _ error) {
 }
 
 // take takes what the client sends, in an engine's goroutine.
-func (ss *serverSession) take(x *session, m qp.Message, msg *message) {
+func (ss *serverSession) take(x *session, m qp.Message, msg message) {
 	if msg.epoch != x.epoch {
 		_ = m.Buf.Release()
 		x.end(fmt.Errorf("rpc: a message of epoch %d in epoch %d from %s", msg.epoch, x.epoch, x.peerName()))
@@ -80,7 +80,7 @@ func (ss *serverSession) take(x *session, m qp.Message, msg *message) {
 	}
 	switch msg.typ {
 	case msgRequest:
-		ss.request(m, msg)
+		ss.request(m, &msg)
 	case msgCancel:
 		_ = m.Buf.Release()
 		ss.mu.Lock()

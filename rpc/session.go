@@ -54,7 +54,7 @@ type readyMsg struct {
 // owner takes what comes on a session: a client's half or a server's. It runs in
 // an engine's goroutine and must not block. m.Buf is the owner's.
 type owner interface {
-	take(s *session, m qp.Message, msg *message)
+	take(s *session, m qp.Message, msg message)
 	gone(s *session, err error)
 }
 
@@ -181,7 +181,7 @@ func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 			s.end(errEarly)
 			return
 		}
-		s.owner.take(s, m, &msg)
+		s.owner.take(s, m, msg)
 	}
 }
 
@@ -226,8 +226,9 @@ type draft struct {
 	op    qp.Op
 }
 
-func (s *session) release(d *draft) {
-	if b := d.bufs[0]; !b.IsZero() && b.Err() == nil { // not posted
+// release is for a draft that was posted, or not.
+func (s *session) release(d *draft, posted bool) {
+	if b := d.bufs[0]; !b.IsZero() && !posted {
 		_ = b.Release()
 	}
 	d.bufs[0], d.op = mr.Buf{}, qp.Op{}
@@ -271,7 +272,7 @@ func (s *session) build(ctx context.Context, wait bool, c *qp.Conn, h *header, p
 			b, err = d.bufs[0].Bytes()
 		}
 		if err != nil {
-			s.release(d)
+			s.release(d, false)
 			return nil, err
 		}
 		d.op.Bufs = d.bufs[:]
@@ -302,7 +303,7 @@ func (s *session) send(ctx context.Context, c *qp.Conn, h *header, p parts) erro
 		return err
 	}
 	err = c.Post(ctx, d.op)
-	s.release(d)
+	s.release(d, err == nil)
 	return err
 }
 
@@ -318,7 +319,7 @@ func (s *session) tellAfter(c *qp.Conn, h *header, body []byte, fence bool) {
 	d, err := s.build(context.Background(), false, c, h, &p)
 	if err == nil {
 		err = c.TryPost(d.op)
-		s.release(d)
+		s.release(d, err == nil)
 	}
 	if err == nil || !errors.Is(err, qp.ErrQueueFull) && !errors.Is(err, mr.ErrExhausted) {
 		return

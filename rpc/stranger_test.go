@@ -143,8 +143,11 @@ func strangeServer(t *testing.T, net *rdmatest.Network, f func(s *stranger, h he
 }
 
 // answer does the server's part of the handshake.
-func (s *stranger) answer(d *qp.Device, h hello) {
-	p, err := d.Prepare(netip.Addr{}, strangeConfig())
+func (s *stranger) answer(d *qp.Device, h hello) { s.answerWith(d, h, strangeConfig()) }
+
+// answerWith is answer with data queue pairs of another configuration.
+func (s *stranger) answerWith(d *qp.Device, h hello, cfg qp.Config) {
+	p, err := d.Prepare(netip.Addr{}, cfg)
 	require.NoError(s.t, err)
 	s.self.epoch = h.epoch
 	s.self.data = append(s.self.data, p.Local())
