@@ -13,6 +13,8 @@ bin: deps
 	CGO_ENABLED=0 go build -o bin/softroce ./test/softroce/cmd/softroce
 	go build -o bin/ ./cmd/... ./examples/...
 	go test -c -o bin/suite.test ./test/suite
+	go test -c -o bin/qp.test ./qp
+	go test -c -o bin/mr.test ./mr
 
 bin/door: bin
 	go test -c -gcflags=all=-d=checkptr -o bin/suite-checkptr.test ./test/suite

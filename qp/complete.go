@@ -84,6 +84,11 @@ func (c *Conn) finish(f *finished) {
 	switch {
 	case f.call != nil:
 		f.call.finish(f)
+	case f.control != nil:
+		if f.err == nil && f.unbinds != 0 {
+			c.unbound(f.unbinds) // first: then it may be bound elsewhere
+		}
+		f.control(f.err)
 	case f.done != nil:
 		// One slice for all callbacks: they run one after the other.
 		bufs := c.given[:0]

@@ -27,12 +27,10 @@ func (c *Conn) PostControl(ctx context.Context, wr verbs.SendWR, done func(error
 		return c.Err()
 	}
 	p := &q.ring[q.tail%uint64(len(q.ring))]
-	*p = pending{kind: local, flights: p.flights[:0], signaled: true, done: func(r Result) {
-		if r.Err == nil && wr.Opcode == verbs.WRLocalInv {
-			c.unbound(wr.InvalidateRKey) // first: then it may be bound elsewhere
-		}
-		done(r.Err)
-	}}
+	*p = pending{kind: local, flights: p.flights[:0], signaled: true, control: done}
+	if wr.Opcode == verbs.WRLocalInv {
+		p.unbinds = wr.InvalidateRKey
+	}
 	wr.ID, q.quiet = q.tail, 0
 	wr.Flags |= verbs.SendSignaled
 	q.wr = append(q.wr[:0], wr)

@@ -303,3 +303,31 @@ func TestRaw(t *testing.T) {
 		require.True(t, errors.Is(err, verbs.ErrClosed))
 	})
 }
+
+// A connection may be closed while memory is granted on it: the window goes before
+// the queue pair, which rxe could not destroy otherwise, and Revoke proves what it
+// has to. Also over shared receives.
+func TestGrantOutlives(t *testing.T) {
+	da, db := devices(t)
+	ctx := testCtx(t)
+	s, err := db.NewSharedReceive(SharedReceiveConfig{Depth: 64})
+	require.NoError(t, err)
+	for _, cfg := range []Config{{}, {Shared: s, RecvDepth: 16}} {
+		a, b := pairOf(t, da, db, Config{}, cfg)
+		g, err := mr.NewGranter(db.PD(), mr.GranterConfig{})
+		require.NoError(t, err)
+		grant, err := g.Grant(ctx, b, fillBuf(t, db, 4096, 0), mr.DeviceWrites)
+		require.NoError(t, err)
+		src, err := a.Write(ctx, fillBuf(t, da, 4096, 7), grant.Remote())
+		require.NoError(t, err)
+		require.NoError(t, b.Close())
+		require.Empty(t, b.windows)
+		buf, err := grant.Revoke(ctx)
+		require.NoError(t, err)
+		require.NoError(t, buf.Release())
+		require.NoError(t, src.Release())
+		require.NoError(t, a.Close())
+		require.NoError(t, g.Close())
+	}
+	require.NoError(t, s.Close())
+}

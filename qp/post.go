@@ -16,7 +16,9 @@ type pending struct {
 	size     uint32 // bytes, of Data or the buffers
 	token    uint64
 	done     func(Result)
-	call     *call // a synchronous caller, or nil
+	call     *call       // a synchronous caller, or nil
+	control  func(error) // of PostControl, or nil
+	unbinds  verbs.RKey  // by LOCAL_INV
 	flights  []flight
 	grant    int // credits it carries
 	bytes    uint64

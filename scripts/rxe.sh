@@ -21,6 +21,9 @@ gts --jsonfile "bin/log/suite-$kernel.json" --raw-command -- bash -o pipefail -c
 		bin/suite.test -test.v=test2json -test.timeout 19m | go tool test2json -t -p suite"
 [ "$kernel" = 6.1 ] || exit 0
 
+echo "rxe: packages mr and qp"
+bin/softroce run -fail-on-warn -timeout 6m -- sh scripts/rxe-qp.sh
+
 echo "rxe: the C door with checkptr and address sanitizer, ten times under GOGC=1"
 bin/softroce run -fail-on-warn -timeout 15m -- env GOGC=1 bin/suite-checkptr.test -test.run "$(cat scripts/door.cases)" -test.count 10 -test.timeout 14m
 bin/softroce run -fail-on-warn -timeout 15m -- env ASAN_OPTIONS=detect_leaks=0 bin/suite-asan.test -test.run "$(cat scripts/door.cases)" -test.timeout 14m

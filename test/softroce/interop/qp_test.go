@@ -1,0 +1,102 @@
+package interop_test
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/zrdma/zrdma/test/softroce"
+	"github.com/zrdma/zrdma/test/softroce/hub"
+)
+
+// deadAfter is Config.DeadAfter of TestPeer in package qp. An idle side finds a
+// dead peer within twice that; the rest is for a machine that emulates two VMs.
+const (
+	deadAfter = 3 * time.Second
+	reported  = 2*deadAfter + 15*time.Second
+)
+
+func qpPeer(t *testing.T, h *softroce.Host, role string, d time.Duration) *tool {
+	return start(t, h, "env", "ZRDMA_TEST_DEVICE=rxe0", "ZRDMA_QP_PEER="+role, "ZRDMA_QP_TIME="+d.String(),
+		goTool(t, "qp.test"), "-test.run", "^TestPeer$", "-test.timeout", "3m")
+}
+
+// says waits until a program has printed a line that begins so.
+func (p *tool) says(t *testing.T, text string) {
+	t.Helper()
+	for end := time.Now().Add(patience); !strings.Contains(p.out.String(), text); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %q from %v:\n%s", text, p.cmd.Argv, p.out.String())
+		}
+	}
+}
+
+var endedAfter = regexp.MustCompile(`ENDED after (\S+): (.*)`)
+
+// survived checks what the program that is left said: that it noticed in time,
+// and that every buffer came back.
+func (p *tool) survived(t *testing.T) {
+	t.Helper()
+	out := p.wait(t)
+	t.Log(out)
+	require.Contains(t, out, "CLEAN")
+	m := endedAfter.FindStringSubmatch(out)
+	require.NotNil(t, m, "it did not notice")
+	after, err := time.ParseDuration(m[1])
+	require.NoError(t, err)
+	require.Less(t, after, reported)
+}
+
+// Connections of package qp between two hosts whose network or peer fails while
+// eight writes are under way.
+func TestQPTwoHosts(t *testing.T) {
+	c := cluster(t)
+	begin := func(t *testing.T, d time.Duration) (server, client *tool) {
+		server = qpPeer(t, c.Host(0), "server", d)
+		server.says(t, "LISTENING")
+		client = qpPeer(t, c.Host(1), "10.77.0.1:7471", d)
+		client.says(t, "WRITING")
+		return
+	}
+	t.Run("1% loss", func(t *testing.T) {
+		require.NoError(t, c.Hub(0).SetAll(hub.Faults{Loss: 0.01, Match: hub.RoCE}))
+		defer func() { require.NoError(t, c.Hub(0).SetAll(hub.Faults{})) }()
+		server, client := begin(t, 10*time.Second)
+		out := client.wait(t)
+		require.Contains(t, out, "CLEAN")
+		require.NotContains(t, out, "ENDED")
+		require.Contains(t, server.wait(t), "CLEAN")
+		st, err := c.Hub(0).Stats(1, 0)
+		require.NoError(t, err)
+		t.Log(out, fmt.Sprintf("%+v", st))
+	})
+	t.Run("partition of 10 s", func(t *testing.T) {
+		server, client := begin(t, time.Minute)
+		require.NoError(t, c.Hub(0).Partition(0, 1))
+		time.Sleep(10 * time.Second)
+		require.NoError(t, c.Hub(0).Heal(0, 1))
+		client.survived(t)
+		server.survived(t)
+	})
+	t.Run("afterwards", func(t *testing.T) {
+		server, client := begin(t, 2*time.Second)
+		require.NotContains(t, client.wait(t), "ENDED")
+		require.Contains(t, server.wait(t), "CLEAN")
+	})
+	t.Run("the host that is written to is killed", func(t *testing.T) {
+		_, client := begin(t, time.Minute)
+		c.Host(0).Kill()
+		client.survived(t)
+		require.NoError(t, c.Host(0).Restart(t.Context()))
+	})
+	t.Run("the host that writes is killed", func(t *testing.T) {
+		server, _ := begin(t, time.Minute)
+		c.Host(1).Kill()
+		server.survived(t)
+		require.NoError(t, c.Host(1).Restart(t.Context()))
+	})
+}
