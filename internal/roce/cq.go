@@ -288,6 +288,9 @@ func (q *cq) PollSpin(wc []provider.WC, ns int64) (int, error) {
 const (
 	// spinYield is how many empty looks a spin makes between two chances for others.
 	spinYield = 8
+	// spinYieldOS is the same for other threads. When the two ends of a connection
+	// have one processor it is what their round trips take.
+	spinYieldOS = 16
 	// spinClock is how many it makes between two looks at the clock, which costs as
 	// much as a tenth of one.
 	spinClock = 4
@@ -306,7 +309,7 @@ func (q *cq) spin(wc []provider.WC, ns int64) (int, error) {
 		if i%spinYield == 0 {
 			runtime.Gosched()
 		}
-		if i%yieldPolls == 0 {
+		if i%spinYieldOS == 0 {
 			osYield()
 		}
 		if i%spinClock == 0 && time.Since(start) >= time.Duration(ns) {

@@ -57,6 +57,7 @@ type memTable struct {
 	pds, srqs     uint32           // made so far
 	free          [2]freeList      // regions, windows: a window's tags are its owner's
 	byQP          map[uint32]mwSet // bound type 2 windows
+	spare         []mwSet          // empty ones
 }
 
 type mwSet map[*mw]struct{}

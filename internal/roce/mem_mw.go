@@ -95,12 +95,28 @@ func (t *memTable) unbind(w *mw) {
 	w.mr = nil
 	if s := w.slot; s.qpn != 0 {
 		delete(t.byQP[s.qpn], w)
-		if len(t.byQP[s.qpn]) == 0 {
+		if set := t.byQP[s.qpn]; len(set) == 0 {
 			delete(t.byQP, s.qpn)
+			if len(t.spare) < maxSpareSets {
+				t.spare = append(t.spare, set)
+			}
 		}
 		s.qpn = 0
 	}
 	w.slot.access = 0
+}
+
+// maxSpareSets bounds the empty sets kept, so that a window that comes and goes
+// allocates nothing.
+const maxSpareSets = 16
+
+func (t *memTable) newSet() mwSet {
+	if n := len(t.spare); n > 0 {
+		s := t.spare[n-1]
+		t.spare = t.spare[:n-1]
+		return s
+	}
+	return mwSet{}
 }
 
 // forgetQP unbinds the type 2 windows of a queue pair that is destroyed: the next
@@ -152,7 +168,7 @@ func (v *memView) Bind(wr *provider.WR) bool {
 			v.t.byQP = map[uint32]mwSet{}
 		}
 		if v.t.byQP[v.qpn] == nil {
-			v.t.byQP[v.qpn] = mwSet{}
+			v.t.byQP[v.qpn] = v.t.newSet()
 		}
 		v.t.byQP[v.qpn][w] = struct{}{}
 	}

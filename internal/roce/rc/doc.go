@@ -50,10 +50,11 @@
 //
 // retry_cnt counts go-backs without progress, for time-outs and NAKs alike, and
 // 7 means seven (rxe: endless); timeout 0 and rnr_retry 7 are endless as the
-// specification has it. A receive that is too small completes with LOC_LEN_ERR,
-// as on hardware (rxe: REM_INV_REQ_ERR); the sender sees REM_INV_REQ_ERR. A
-// packet that answers nothing that was asked is dropped, not an error: it may be
-// late from a former connection.
+// specification has it. The second wait for an ACK is twice the timeout, later
+// ones four times, which is the specification's limit. A receive that is too small
+// completes with LOC_LEN_ERR, as on hardware (rxe: REM_INV_REQ_ERR); the sender
+// sees REM_INV_REQ_ERR. A packet that answers nothing that was asked is dropped,
+// not an error: it may be late from a former connection.
 //
 // Source: InfiniBand Architecture Specification 1.4, chapter 9.
 package rc

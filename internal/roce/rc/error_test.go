@@ -119,7 +119,8 @@ func TestTimeoutsRunOut(t *testing.T) {
 		n.run()
 		require.Equal(t, []provider.WCStatus{provider.WCRetryExcErr, provider.WCWRFlushErr}, status(n.a.sends))
 		require.Equal(t, 2+int(retry), n.a.sent[wire.RCSendOnly], "7 is seven, and one packet each time")
-		require.Equal(t, (1+int64(retry))*ackTimeout(14), n.now)
+		waits := map[uint8]int64{0: 1, 3: 1 + 2 + 4 + 4, 7: 1 + 2 + 6*4}[retry]
+		require.Equal(t, waits*ackTimeout(14), n.now)
 		require.Zero(t, n.a.qp.NextDeadline())
 	}
 }

@@ -100,11 +100,16 @@ func (q *QP) rnr(now int64, code uint8) {
 	r.rnrUntil = now + rnrMicros[code&31]*1000
 }
 
+// moreTimeout doubles the ACK timeout so often while it goes on running out: the
+// specification leaves room up to four times. A peer on a busy machine may not get
+// a processor for a quarter of a second; and seven short waits are soon over.
+const moreTimeout = 2
+
 // startTimers sets the timers that do not run.
 func (q *QP) startTimers(now int64) {
 	r := &q.req
 	if r.ackDeadline == 0 && q.timeout != 0 {
-		r.ackDeadline = now + q.timeout
+		r.ackDeadline = now + q.timeout<<min(r.retries, moreTimeout)
 	}
 	if wait := r.rtt.patience(q.cfg.Probe) << r.probes; r.probeAt == 0 && q.cfg.Probe > 0 && r.probes < maxProbes && (q.timeout == 0 || 2*wait <= q.timeout) {
 		r.probeAt = now + wait
