@@ -1,11 +1,13 @@
 package softroce
 
 import (
+	"bytes"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/zrdma/zrdma/test/softroce/internal/guest"
 	"github.com/zrdma/zrdma/test/softroce/kernel"
 )
 
@@ -63,6 +65,18 @@ func TestGuestConfig(t *testing.T) {
 	}
 	if len(g.Names) != 8 || g.Names[0].Name != "host0" || g.Names[0].Addr != "10.77.0.1" || g.Names[7].Name != "host1-1-v6" {
 		t.Errorf("names: %+v", g.Names)
+	}
+	for h, rxe := range []string{"rxe0", ""} {
+		if n := guestConfig(Config{Hosts: 2, Rxe: 1, NoRxe: []int{1}}, h).NICs[0]; n.Rxe != rxe || n.Name != "eth0" {
+			t.Errorf("host %d with host 1 without rxe: %+v", h, n)
+		}
+	}
+	rd := initrd{kernel: &kernel.Kernel{}, modules: []string{"/m/ib_core.ko", "/m/rdma_rxe.ko"}}
+	for _, rxe := range []string{"rxe0", ""} {
+		b, err := rd.forHost(guest.Config{NICs: []guest.NIC{{Rxe: rxe}}})
+		if err != nil || bytes.Contains(b, []byte("rdma_rxe")) != (rxe != "") {
+			t.Errorf("modules of a host with the device %q: %q, %v", rxe, b, err)
+		}
 	}
 }
 
