@@ -122,6 +122,7 @@ type Granter struct {
 
 	mu     sync.Mutex
 	idle   []*window // guarded by mu, as all below
+	spare  []*Grant  // recycled
 	open   int       // grants that have not ended
 	closed bool
 	stuck  []*Grant // their windows and regions may still be live in the device
@@ -190,12 +191,12 @@ func (g *Granter) Grant(ctx context.Context, q GrantQP, b Buf, d Direction) (*Gr
 		return nil, err
 	}
 	select {
-	case <-t.bound:
+	case <-t.Bound():
 	case <-ctx.Done():
 		t.Abandon()
 		return nil, &LostError{ctx.Err()}
 	}
-	if t.bindErr != nil {
+	if t.Err() != nil {
 		return nil, t.undo(ctx)
 	}
 	return t, nil

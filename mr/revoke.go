@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,20 +22,22 @@ type Grant struct {
 	w      *window   // ByWindow
 	mr     *verbs.MR // ByRegion
 
-	bound   chan struct{} // closed once bindErr is set
-	bindErr error
-
-	done chan struct{} // closed once fenced or leaked
+	done chan struct{} // a token once fenced or leaked, for the one who claimed it
 	mu   sync.Mutex
 	// guarded by mu
+	isBound   bool          // bindErr is set
+	bindErr   error         //
+	bound     chan struct{} // closed once isBound, if anybody has asked for it
 	fencing   bool
 	byPeer    bool // the peer's SEND with invalidate took the key away
 	finished  bool // Finish: the peer is done by its own word
-	ended     bool // done is closed
+	ended     bool // done has its token
 	abandoned bool // nobody waits: the memory goes back to its pool
 	claimed   bool // a Revoke has the Buf, or the error
 	unbound   bool // the window is known to be, and may be used again
 	err       error
+
+	again // see Recycle
 }
 
 var errRevoked = errors.New("mr: the grant was revoked or abandoned before")
@@ -58,11 +59,12 @@ func (g *Granter) Start(ctx context.Context, q GrantQP, b Buf, d Direction) (*Gr
 	if err != nil {
 		return nil, err
 	}
-	t := &Grant{g: g, q: q, f: f, dir: d, mech: g.mech, bound: make(chan struct{}), done: make(chan struct{})}
-	if err := g.enter(); err != nil {
+	t, err := g.enter()
+	if err != nil {
 		f.Undo()
 		return nil, err
 	}
+	t.g, t.q, t.f, t.dir, t.mech = g, q, f, d, g.mech
 	if err := t.expose(ctx); err != nil {
 		f.Undo()
 		g.exit()
@@ -72,14 +74,15 @@ func (g *Granter) Start(ctx context.Context, q GrantQP, b Buf, d Direction) (*Gr
 	return t, nil
 }
 
-func (g *Granter) enter() error {
+// enter opens a grant.
+func (g *Granter) enter() (*Grant, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return ErrClosed
+		return nil, ErrClosed
 	}
 	g.open++
-	return nil
+	return g.fresh(), nil
 }
 
 func (g *Granter) exit() {
@@ -126,8 +129,18 @@ func (t *Grant) expose(ctx context.Context) error {
 		t.mr = m
 		t.remote.Addr, t.remote.RKey = m.Addr(), m.RKey()
 	}
-	close(t.bound)
+	t.isNowBound(nil)
 	return nil
+}
+
+// isNowBound says that the exposure is in effect, or has failed.
+func (t *Grant) isNowBound(err error) {
+	t.mu.Lock()
+	t.isBound, t.bindErr = true, err
+	if t.bound != nil {
+		close(t.bound)
+	}
+	t.mu.Unlock()
 }
 
 func (t *Grant) bind(ctx context.Context, k *key, access verbs.AccessFlags) error {
@@ -141,11 +154,7 @@ func (t *Grant) bind(ctx context.Context, k *key, access verbs.AccessFlags) erro
 		Opcode: verbs.WRBindMW, Flags: verbs.SendSignaled, RKey: t.remote.RKey, BindMW: w.mw, BindMR: k.mr,
 		BindAddr: t.remote.Addr, BindLength: uint64(t.remote.Len), BindAccess: access,
 	}
-	err = t.q.PostControl(ctx, wr, func(err error) {
-		t.bindErr = err
-		close(t.bound)
-	})
-	if err != nil {
+	if err := t.q.PostControl(ctx, wr, t.onBound); err != nil {
 		t.g.keep(w)
 		return fmt.Errorf("mr: posting the bind of a window: %w", err)
 	}
@@ -161,16 +170,23 @@ func (t *Grant) Remote() Remote { return t.remote }
 func (t *Grant) Mechanism() Mechanism { return t.mech }
 
 // Bound is closed when the exposure is in effect, or has failed: Err says which.
-func (t *Grant) Bound() <-chan struct{} { return t.bound }
+func (t *Grant) Bound() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bound == nil {
+		t.bound = make(chan struct{})
+		if t.isBound {
+			close(t.bound)
+		}
+	}
+	return t.bound
+}
 
 // Err is the failure of the bind, nil before Bound is closed.
 func (t *Grant) Err() error {
-	select {
-	case <-t.bound:
-		return t.bindErr
-	default:
-		return nil
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bindErr
 }
 
 // Invalidated tells the grant of a receive completion: true when it says that the
@@ -229,7 +245,7 @@ func (t *Grant) result() (Buf, error) {
 
 // undo fences a grant whose bind failed and gives the Buf that was taken back.
 func (t *Grant) undo(ctx context.Context) error {
-	cause := fmt.Errorf("binding a window: %w", t.bindErr)
+	cause := fmt.Errorf("binding a window: %w", t.Err())
 	t.mu.Lock()
 	t.claimed = true
 	t.mu.Unlock()
@@ -293,27 +309,39 @@ func (t *Grant) fence(ctx context.Context) {
 // invalidate posts LOCAL_INV. Of its completion and the end of the grace whatever
 // comes first decides how the fence goes on.
 func (t *Grant) invalidate(ctx context.Context) {
-	var decided atomic.Bool
-	late := time.AfterFunc(t.g.cfg.Grace, func() {
-		if decided.CompareAndSwap(false, true) {
-			t.harder(fmt.Errorf("LOCAL_INV has not completed within %v", t.g.cfg.Grace))
-		}
-	})
-	outcome := func(err error) {
-		if !decided.CompareAndSwap(false, true) {
-			return
-		}
-		late.Stop()
-		if err != nil {
-			go t.harder(err) // a flush proves nothing
-			return
-		}
-		t.loose()
-		t.after(t.quarantine())
+	if t.late == nil {
+		t.late = time.AfterFunc(t.g.cfg.Grace, t.onLate)
+	} else {
+		t.late.Reset(t.g.cfg.Grace)
 	}
 	wr := verbs.SendWR{Opcode: verbs.WRLocalInv, Flags: verbs.SendSignaled, InvalidateRKey: t.remote.RKey}
-	if err := t.q.PostControl(ctx, wr, outcome); err != nil {
-		outcome(fmt.Errorf("posting LOCAL_INV: %w", err))
+	if err := t.q.PostControl(ctx, wr, t.onInv); err != nil {
+		t.invalidated(fmt.Errorf("posting LOCAL_INV: %w", err))
+	}
+}
+
+// invalidated takes the outcome of LOCAL_INV.
+func (t *Grant) invalidated(err error) {
+	if !t.decided.CompareAndSwap(false, true) {
+		return
+	}
+	if !t.late.Stop() {
+		t.odd.Store(true)
+	}
+	if err != nil {
+		t.odd.Store(true)
+		go t.harder(err) // a flush proves nothing
+		return
+	}
+	t.loose()
+	t.after(t.quarantine())
+}
+
+// tooLate goes on when LOCAL_INV has had its time.
+func (t *Grant) tooLate() {
+	if t.decided.CompareAndSwap(false, true) {
+		t.odd.Store(true)
+		t.harder(fmt.Errorf("LOCAL_INV has not completed within %v", t.g.cfg.Grace))
 	}
 }
 
@@ -414,5 +442,5 @@ func (t *Grant) end(err error) {
 		t.f.Release()
 	}
 	t.g.settle(t, err != nil)
-	close(t.done)
+	t.done <- struct{}{}
 }

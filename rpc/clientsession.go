@@ -432,6 +432,7 @@ func (cs *clientSession) answer(ctx context.Context, k *call, r *request, grants
 			continue
 		}
 		rep.bufs[i] = b
+		g.Recycle()
 	}
 	if k.msg.typ == msgResponse && k.msg.flags&flagPull != 0 && k.msg.header.descs > 0 {
 		if lost == nil && !failed {
