@@ -44,7 +44,8 @@ type Config struct {
 	Bulk      BulkMode
 	DeadAfter time.Duration // a peer that is silent for so long is dead; 0: 1 s
 	// Grace is how long a cancelled call waits for the peer to say that it is done
-	// with the memory, before the right to it is taken away; 0: 50 ms.
+	// with the memory, before the right to it is taken away; 0: DeadAfter. Taking it
+	// from a peer that is only slow, and still writes, costs the connection.
 	Grace time.Duration
 
 	DialTimeout time.Duration // of one attempt; 0: 5 s
@@ -77,7 +78,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.DataQPs, 1)
 	def(&c.Window, min(c.MaxCalls, 256))
 	defD(&c.DeadAfter, time.Second)
-	defD(&c.Grace, 50*time.Millisecond)
+	defD(&c.Grace, c.DeadAfter)
 	defD(&c.DialTimeout, 5*time.Second)
 	defD(&c.MaxBackoff, 5*time.Second)
 	if c.Logger == nil {
