@@ -55,10 +55,10 @@ type scan struct {
 }
 
 type netdev struct {
-	name, pci, aux     string
-	mac, port, swID    string
-	smartNIC           bool // has the folder of an ECPF
-	representor, claim bool
+	name, pci, aux  string
+	mac, port, swID string
+	smartNIC        bool // has the folder of an ECPF
+	representor     bool
 }
 
 // remotePort is a function of another controller, on the card of pci.

@@ -1,9 +1,11 @@
 package dpu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -74,16 +76,42 @@ func (s *scan) port(dir string, n int) Port {
 	p := Port{Number: n, LinkLayer: s.t.text(dir + "/link_layer"), Rate: s.t.text(dir + "/rate")}
 	// "4: ACTIVE"
 	_, p.State, _ = strings.Cut(s.t.text(dir+"/state"), ": ")
-	for _, i := range s.t.list(dir + "/gids") {
-		if g := s.t.text(path.Join(dir, "gids", i)); strings.Trim(g, "0:") != "" {
-			p.GIDs = append(p.GIDs, g)
-		}
-	}
-	// A slot without a GID answers EINVAL, so the first that answers counts.
-	for _, i := range s.t.list(dir + "/gid_attrs/ndevs") {
-		if p.Netdev = s.t.text(path.Join(dir, "gid_attrs/ndevs", i)); p.Netdev != "" {
-			break
-		}
+	p.GIDs = s.gids(dir)
+	if len(p.GIDs) > 0 {
+		p.Netdev = p.GIDs[0].Netdev
 	}
 	return p
+}
+
+// gids reads the table of a port. rxe's has 1024 slots, so the folder is looked up
+// once, and type and netdev only for slots in use: the others answer EINVAL.
+func (s *scan) gids(dir string) (out []GID) {
+	names := s.t.list(dir + "/gids")
+	if len(names) == 0 {
+		return nil
+	}
+	sub, err := s.t.root.OpenRoot(dir + "/gids")
+	if err != nil {
+		if !isAbsent(err) {
+			s.warn("%v", err)
+		}
+		return nil
+	}
+	defer sub.Close()
+	for _, name := range names {
+		i, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		b, err := sub.ReadFile(name)
+		g := printable(bytes.TrimSpace(b))
+		if err != nil || strings.Trim(g, "0:") == "" {
+			continue
+		}
+		out = append(out, GID{
+			Index: i, GID: g, Type: s.t.text(path.Join(dir, "gid_attrs/types", name)), Netdev: s.t.text(path.Join(dir, "gid_attrs/ndevs", name)),
+		})
+	}
+	slices.SortFunc(out, func(a, b GID) int { return a.Index - b.Index })
+	return out
 }

@@ -203,6 +203,15 @@ func TestModeIsNeverGuessed(t *testing.T) {
 	require.False(t, inv.Side.Known())
 }
 
+func TestPorts(t *testing.T) {
+	p := discover(t, "rxe").RDMA[0].Ports[0]
+	require.Equal(t, Port{Number: 1, State: "ACTIVE", LinkLayer: "Ethernet", Netdev: "eth0", GIDs: []GID{
+		{0, "fe80:0000:0000:0000:5054:00ff:fe12:3456", "RoCE v2", "eth0"},
+		{1, "0000:0000:0000:0000:0000:ffff:0a4d:0001", "RoCE v2", "eth0"},
+	}}, p)
+	require.Len(t, discover(t, "bluefield2-host").RDMA[0].Ports[0].GIDs, 1, "a GID of zeros is an empty slot")
+}
+
 func TestDevicesThatVanish(t *testing.T) {
 	cfg := load(t, "bluefield3-soc")
 	cfg.RDMALinks = func(context.Context) ([]RDMALink, error) {

@@ -116,12 +116,20 @@ type RDMADevice struct {
 
 // Port is a port of an RDMA device as sysfs shows it.
 type Port struct {
-	Number    int      `json:"port"`
-	State     string   `json:"state"`      // ACTIVE, DOWN, ...
-	LinkLayer string   `json:"link_layer"` // Ethernet, InfiniBand
-	Rate      string   `json:"rate,omitempty"`
-	Netdev    string   `json:"netdev,omitempty"`
-	GIDs      []string `json:"gids,omitempty"` // those in use
+	Number    int    `json:"port"`
+	State     string `json:"state"`      // ACTIVE, DOWN, ...
+	LinkLayer string `json:"link_layer"` // Ethernet, InfiniBand
+	Rate      string `json:"rate,omitempty"`
+	Netdev    string `json:"netdev,omitempty"`
+	GIDs      []GID  `json:"gids,omitempty"` // those in use
+}
+
+// GID is an entry of a port's table as sysfs shows it.
+type GID struct {
+	Index  int    `json:"index"`
+	GID    string `json:"gid"` // eight groups of four digits
+	Type   string `json:"type,omitempty"`
+	Netdev string `json:"netdev,omitempty"`
 }
 
 // Function finds the function of an RDMA device, nil when there is none.

@@ -125,17 +125,20 @@ func TestFindings(t *testing.T) {
 			remove("sys/module/ib_uverbs")(m, c)
 			remove("sys/class/infiniband_verbs")(m, c)
 		}, Broken, "modules", "ib_uverbs", "modprobe ib_uverbs"},
-		"cm missing":          {remove("sys/class/misc"), Broken, "modules", "rdma_ucm", "modprobe rdma_ucm"},
-		"no right to a node":  {opens(fs.ErrPermission), Broken, "permissions", "/dev/infiniband/uverbs0", "udev"},
-		"no node":             {remove("dev/infiniband/uverbs0"), Broken, "permissions", "/dev/infiniband/uverbs0", "udevadm"},
-		"node fails":          {opens(errors.New("EIO")), Broken, "permissions", "/dev/infiniband/uverbs0", "dmesg"},
-		"64 KiB locked":       {limit(64 << 10), Broken, "locked-memory", "RLIMIT_MEMLOCK", "ulimit -l"},
-		"8 MiB locked":        {limit(8 << 20), Slow, "locked-memory", "RLIMIT_MEMLOCK", "LimitMEMLOCK=infinity"},
-		"no huge pages":       {write("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0"), Note, "huge-pages", "/sys/kernel/mm/hugepages", "nr_hugepages=512"},
-		"port down":           {write(port+"/state", "1: DOWN"), Broken, "port", "mlx5_0 port 1", "ip link set ens3f0np0 up"},
-		"MTU 1500":            {write(net0+"/mtu", "1500"), Slow, "mtu", "ens3f0np0", "mtu 9000"},
-		"MTU 300":             {write(net0+"/mtu", "300"), Broken, "mtu", "ens3f0np0", "mtu 1500"},
-		"no IPv4 GID":         {remove(port + "/gids/1"), Note, "gids", "mlx5_0 port 1", "ip addr add"},
+		"cm missing":         {remove("sys/class/misc"), Broken, "modules", "rdma_ucm", "modprobe rdma_ucm"},
+		"no right to a node": {opens(fs.ErrPermission), Broken, "permissions", "/dev/infiniband/uverbs0", "udev"},
+		"no node":            {remove("dev/infiniband/uverbs0"), Broken, "permissions", "/dev/infiniband/uverbs0", "udevadm"},
+		"node fails":         {opens(errors.New("EIO")), Broken, "permissions", "/dev/infiniband/uverbs0", "dmesg"},
+		"64 KiB locked":      {limit(64 << 10), Broken, "locked-memory", "RLIMIT_MEMLOCK", "ulimit -l"},
+		"8 MiB locked":       {limit(8 << 20), Slow, "locked-memory", "RLIMIT_MEMLOCK", "LimitMEMLOCK=infinity"},
+		"no huge pages":      {write("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0"), Note, "huge-pages", "/sys/kernel/mm/hugepages", "nr_hugepages=512"},
+		"port down":          {write(port+"/state", "1: DOWN"), Broken, "port", "mlx5_0 port 1", "ip link set ens3f0np0 up"},
+		"MTU 1500":           {write(net0+"/mtu", "1500"), Slow, "mtu", "ens3f0np0", "mtu 9000"},
+		"MTU 300":            {write(net0+"/mtu", "300"), Broken, "mtu", "ens3f0np0", "mtu 1500"},
+		"no IPv4 GID": {func(m *fixture.Machine, c *Config) {
+			remove(port+"/gids/1")(m, c)
+			write(port+"/gid_attrs/types/0", "RoCE v2")(m, c)
+		}, Note, "gids", "mlx5_0 port 1", "ip addr add"},
 		"no RoCE v2":          {write(port+"/gid_attrs/types/1", "IB/RoCE v1"), Broken, "gids", "mlx5_0 port 1", "cma_roce_mode"},
 		"ECN off":             {write(net0+"/ecn/roce_np/enable/3", "0"), Slow, "ecn", "ens3f0np0", "ecn/roce_np/enable/PRIORITY"},
 		"PFC off":             {write(net0+"/qos/pfc", "0,0,0,0,0,0,0,0"), Slow, "pfc", "ens3f0np0", "mlnx_qos"},

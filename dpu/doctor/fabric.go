@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"path"
 	"strings"
 )
 
@@ -18,7 +17,7 @@ func (e *exam) ports() {
 				netdev = f.Netdev.Value
 			}
 			switch {
-			case p.LinkLayer == "InfiniBand" && !software(d.Software.Known(), d.Software.Value):
+			case p.LinkLayer == "InfiniBand":
 				e.find(Broken, "port", subject, "it is "+p.State+": no cable, or no subnet manager on the fabric", "ibstat "+d.Name+"; sminfo -C "+d.Name)
 			case netdev == "":
 				e.find(Broken, "port", subject, "it is "+p.State, "ip link set NETDEV up")
@@ -29,8 +28,6 @@ func (e *exam) ports() {
 	}
 }
 
-func software(known, v bool) bool { return known && v }
-
 // RoCE's own headers on top of a payload of the MTU.
 const roceOverhead = 100
 
@@ -38,7 +35,7 @@ func (e *exam) mtu() {
 	seen := map[string]bool{}
 	for _, p := range e.rdmaNetdevs() {
 		m, ok := e.number("sys/class/net/" + p.netdev + "/mtu")
-		if !ok || m == 0 || seen[p.netdev] || e.linkLayer(p) == "InfiniBand" && !e.soft(p.rdma) {
+		if !ok || m == 0 || seen[p.netdev] || e.linkLayer(p) == "InfiniBand" {
 			continue
 		}
 		seen[p.netdev] = true
@@ -58,15 +55,6 @@ func (e *exam) mtu() {
 	}
 }
 
-func (e *exam) soft(rdma string) bool {
-	for _, d := range e.inv.RDMA {
-		if d.Name == rdma {
-			return software(d.Software.Known(), d.Software.Value)
-		}
-	}
-	return false
-}
-
 func (e *exam) linkLayer(p pair) string {
 	for _, d := range e.inv.RDMA {
 		for _, q := range d.Ports {
@@ -82,7 +70,7 @@ func (e *exam) gids() {
 	for _, d := range e.inv.RDMA {
 		for _, p := range d.Ports {
 			dir := fmt.Sprintf("sys/class/infiniband/%s/ports/%d", d.Name, p.Number)
-			if p.LinkLayer == "InfiniBand" && !e.soft(d.Name) || !e.exists(dir+"/gids") {
+			if p.LinkLayer == "InfiniBand" || !e.exists(dir+"/gids") {
 				continue
 			}
 			subject := fmt.Sprintf("%s port %d", d.Name, p.Number)
@@ -96,16 +84,16 @@ func (e *exam) gids() {
 			}
 			v4 := false
 			for _, g := range p.GIDs {
-				v4 = v4 || strings.HasPrefix(g, "0000:0000:0000:0000:0000:ffff:")
+				v4 = v4 || strings.HasPrefix(g.GID, "0000:0000:0000:0000:0000:ffff:")
 			}
 			if !v4 {
 				e.find(Note, "gids", subject, "it has no GID of an IPv4 address: peers that are named by one do not reach it", "ip addr add ADDRESS/PREFIX dev "+netdev)
 			}
 			types, v2 := 0, false
-			for _, i := range e.list(dir + "/gid_attrs/types") {
-				if t := e.text(path.Join(dir, "gid_attrs/types", i)); t != "" {
+			for _, g := range p.GIDs {
+				if g.Type != "" {
 					types++
-					v2 = v2 || t == "RoCE v2"
+					v2 = v2 || g.Type == "RoCE v2"
 				}
 			}
 			if types > 0 && !v2 {
