@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -56,12 +58,13 @@ func rawPair(b *testing.B, da, db *Device) (x, y *rawEnd) {
 	return x, y
 }
 
-// run posts wr in batches until n are done.
-func (x *rawEnd) run(b *testing.B, wr []verbs.SendWR, n int) {
+// run posts wr in batches until n are done; next may change them before each.
+func (x *rawEnd) run(b *testing.B, wr []verbs.SendWR, n int, next func(batch int)) {
 	wc := make([]verbs.WC, 64)
 	posted, done := 0, 0
 	for done < n {
 		for posted < n && posted-done+benchBatch <= benchDepth {
+			next(posted / benchBatch)
 			if _, err := x.q.PostSend(wr); err != nil {
 				b.Fatal(err)
 			}
@@ -137,8 +140,9 @@ func rawMessages(b *testing.B, da, db *Device) {
 		wr[i] = verbs.SendWR{Opcode: verbs.WRSend, Inline: data}
 	}
 	b.ResetTimer()
-	x.run(b, signalLast(wr), b.N)
-	b.StopTimer()
+	cpu := cpuTime()
+	x.run(b, signalLast(wr), b.N, func(int) {})
+	report(b, cpu)
 	cancel()
 	<-ended
 }
@@ -152,13 +156,14 @@ func connMessages(b *testing.B, da, db *Device) {
 	}
 	ctx := context.Background()
 	b.ResetTimer()
+	cpu := cpuTime()
 	for i := 0; i < b.N; i += len(ops) {
 		if err := x.Post(ctx, ops...); err != nil {
 			b.Fatal(err)
 		}
 	}
 	check2(b, x.Flush(ctx))
-	b.StopTimer()
+	report(b, cpu)
 }
 
 func check2(b *testing.B, err error) {
@@ -169,7 +174,9 @@ func check2(b *testing.B, err error) {
 
 func rawWrites(b *testing.B, da, db *Device, size int) {
 	x, _ := rawPair(b, da, db)
-	src, dst := region(b, da, size, 0), region(b, db, size, verbs.AccessRemoteWrite)
+	// As many sources as connWrites has: they must not be in the cache here only.
+	sources := numSources(size)
+	src, dst := region(b, da, sources*size, 0), region(b, db, size, verbs.AccessRemoteWrite)
 	wr := make([]verbs.SendWR, benchBatch)
 	for i := range wr {
 		wr[i] = verbs.SendWR{Opcode: verbs.WRRDMAWrite, RemoteAddr: dst.Addr(), RKey: dst.RKey(),
@@ -177,8 +184,28 @@ func rawWrites(b *testing.B, da, db *Device, size int) {
 	}
 	b.SetBytes(int64(size))
 	b.ResetTimer()
-	x.run(b, signalLast(wr), b.N)
+	cpu := cpuTime()
+	x.run(b, signalLast(wr), b.N, func(k int) {
+		for i := range wr {
+			wr[i].SGList[0].Addr = src.Addr() + uint64((k*benchBatch+i)%sources*size)
+		}
+	})
+	report(b, cpu)
+}
+
+func numSources(size int) int { return min(benchDepth, max(benchBatch, 32<<20/size)) }
+
+// cpuTime is what this process has used. On a machine that does other things it
+// says more than the time on the clock: both ends are in it, and the network.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func report(b *testing.B, since time.Duration) {
 	b.StopTimer()
+	b.ReportMetric(float64(cpuTime()-since)/float64(b.N), "cpu-ns/op")
 }
 
 // connWrites posts from slices of one buffer, which come back with each write.
@@ -188,7 +215,7 @@ func connWrites(b *testing.B, da, db *Device, size int) {
 	to := Remote{Addr: dst.Addr(), Len: uint32(size), RKey: dst.RKey()}
 	free := make(chan mr.Buf, benchDepth)
 	ctx := context.Background()
-	for range min(benchDepth, max(benchBatch, 32<<20/size)) {
+	for range numSources(size) {
 		free <- must[mr.Buf](b)(da.Pool().Get(ctx, size))
 	}
 	bufs := make([]mr.Buf, benchBatch)
@@ -203,6 +230,7 @@ func connWrites(b *testing.B, da, db *Device, size int) {
 	}
 	b.SetBytes(int64(size))
 	b.ResetTimer()
+	cpu := cpuTime()
 	for i := 0; i < b.N; i += len(ops) {
 		for j := range bufs {
 			bufs[j] = <-free
@@ -212,7 +240,7 @@ func connWrites(b *testing.B, da, db *Device, size int) {
 		}
 	}
 	check2(b, x.Flush(ctx))
-	b.StopTimer()
+	report(b, cpu)
 	for range len(free) {
 		_ = (<-free).Release()
 	}
