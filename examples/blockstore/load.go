@@ -30,8 +30,25 @@ type load struct {
 	patience time.Duration // with a call, while the server is away for instance
 	seed     uint64
 
+	verify     bool // what another run has written: nothing is put
 	puts, gets kind
 	done       atomic.Int64 // calls, of 2*blocks
+	hung       atomic.Int64 // calls that ended more than a second after their time
+
+	mu   sync.Mutex
+	last time.Time     // a call succeeded; guarded by mu
+	gap  time.Duration // the longest without one; guarded by mu
+}
+
+// alive notes that a call has succeeded.
+func (l *load) alive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if !l.last.IsZero() {
+		l.gap = max(l.gap, now.Sub(l.last))
+	}
+	l.last = now
 }
 
 // kind counts calls of one kind.
@@ -110,6 +127,9 @@ func (l *load) show(ctx context.Context, w io.Writer) {
 	const width = 40
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		n, all := int(l.done.Load()), 2*l.blocks
+		if l.verify {
+			all = l.blocks
+		}
 		fill := n * width / max(all, 1)
 		fmt.Fprintf(w, "\r[%-*s] %d of %d calls", width, "========================================"[:fill], n, all)
 		if ctx.Err() != nil {
@@ -125,11 +145,12 @@ func (l *load) show(ctx context.Context, w io.Writer) {
 
 // block writes a block and reads it back.
 func (l *load) block(ctx context.Context, i int, rng *rand.Rand) error {
+	mine := rand.New(rand.NewPCG(l.seed, uint64(i))) // whoever does it, a block is the same
 	size := l.minSize
-	for size < l.maxSize && rng.IntN(3) > 0 { // small ones are the more frequent
+	for size < l.maxSize && mine.IntN(3) > 0 { // small ones are the more frequent
 		size *= 2
 	}
-	size = min(size, l.maxSize) - rng.IntN(size/2)
+	size = min(size, l.maxSize) - mine.IntN(size/2)
 	key := fmt.Sprintf("block-%08d", i)
 	put := func(ctx context.Context) (int, error) {
 		b, err := l.d.Pool().Get(ctx, size)
@@ -168,8 +189,10 @@ func (l *load) block(ctx context.Context, i int, rng *rand.Rand) error {
 		}
 		return size, nil
 	}
-	if err := l.call(ctx, &l.puts, rng, put); err != nil {
-		return err
+	if !l.verify {
+		if err := l.call(ctx, &l.puts, rng, put); err != nil {
+			return err
+		}
 	}
 	return l.call(ctx, &l.gets, rng, get)
 }
@@ -179,6 +202,7 @@ func (l *load) call(ctx context.Context, k *kind, rng *rand.Rand, f func(context
 	for rng.Float64() < l.cancel {
 		c, cancel := context.WithTimeout(ctx, time.Duration(rng.IntN(2000))*time.Microsecond)
 		_, err := f(c)
+		l.late(c)
 		cancel()
 		switch {
 		case err == nil:
@@ -194,12 +218,21 @@ func (l *load) call(ctx context.Context, k *kind, rng *rand.Rand, f func(context
 	c, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	n, err := f(c)
+	l.late(c)
 	if err != nil {
 		return err
 	}
 	k.add(time.Since(start), n)
+	l.alive()
 	l.done.Add(1)
 	return nil
+}
+
+// late counts a call that has ended well after its context.
+func (l *load) late(ctx context.Context) {
+	if d, ok := ctx.Deadline(); ok && time.Since(d) > time.Second {
+		l.hung.Add(1)
+	}
 }
 
 // processor is the time that a process has used.
@@ -241,6 +274,7 @@ func (l *load) report(w io.Writer, wall, cpu, serverCPU time.Duration, staged, a
 	fmt.Fprintf(w, "buffers fenced: %d after the server's word, %d by taking the right away; in quarantine ever %d, leaked %d\n",
 		st.FencedByAck, st.FencedHard, ps.QuarantinedEver, ps.Leaked)
 	fmt.Fprintf(w, "connections: %d, calls sent again: %d, late answers dropped: %d\n", st.Sessions, st.Replays, st.Late)
+	fmt.Fprintf(w, "longest time without a success: %v; calls that ended more than a second after their time: %d\n", l.gap.Round(time.Millisecond), l.hung.Load())
 }
 
 func bytesText(n int64) string {

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,7 +41,7 @@ func command() *cobra.Command {
 
 // openDevice opens the device that ZRDMA_DEVICE names, or the best there is.
 func openDevice() (*qp.Device, error) {
-	return qp.Open(qp.DeviceConfig{Name: os.Getenv("ZRDMA_DEVICE"), Pool: mr.PoolConfig{
+	return qp.Open(qp.DeviceConfig{Name: os.Getenv("ZRDMA_DEVICE"), Pool: mr.PoolConfig{Memory: mr.Config{Huge: mr.HugeOff},
 		Classes: []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, maxBlock}, RegionSize: 32 << 20, Limit: 512 << 20}})
 }
 
@@ -101,9 +102,9 @@ func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) er
 		if err != nil {
 			return err
 		}
-		cl, err := rpc.Dial(cmd.Context(), *server, rpc.Config{Device: d, DataQPs: 2})
+		cl, err := dial(cmd.Context(), *server, d)
 		if err != nil {
-			return err
+			return errors.Join(err, d.Close())
 		}
 		err = f(cmd.Context(), client{cl}, d)
 		if e := cl.Close(); err == nil {
@@ -115,6 +116,21 @@ func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) er
 		return err
 	}
 	return c
+}
+
+// dial tries for a while: a server may be starting, and over a network that loses
+// packets connecting takes several attempts.
+func dial(ctx context.Context, addr string, d *qp.Device) (*rpc.Client, error) {
+	for end := time.Now().Add(20 * time.Second); ; {
+		c, err := rpc.Dial(ctx, addr, rpc.Config{Device: d, DataQPs: 2, MaxBackoff: time.Second})
+		if err == nil || ctx.Err() != nil || time.Now().After(end) {
+			return c, err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
 }
 
 func putCommand() *cobra.Command {
@@ -199,6 +215,7 @@ func deleteCommand() *cobra.Command {
 func loadCommand() *cobra.Command {
 	l := &load{}
 	var pid int
+	var quiet bool
 	c := &cobra.Command{Use: "load", Short: "write blocks, read them back, verify, and tell how it went", Args: cobra.NoArgs}
 	c.Flags().IntVar(&l.blocks, "blocks", 2000, "how `many`")
 	c.Flags().IntVar(&l.workers, "workers", 8, "calls at a time")
@@ -207,6 +224,8 @@ func loadCommand() *cobra.Command {
 	c.Flags().Float64Var(&l.cancel, "cancel", 0.05, "`share` of the calls that are given up half way and done again")
 	c.Flags().DurationVar(&l.patience, "patience", 30*time.Second, "how long a call may take, with waiting for a server that is away")
 	c.Flags().Uint64Var(&l.seed, "seed", 1, "of sizes and contents")
+	c.Flags().BoolVar(&quiet, "quiet", false, "no progress bar")
+	c.Flags().BoolVar(&l.verify, "verify", false, "only read, and verify, what the same load has written before")
 	c.Flags().IntVar(&pid, "server-pid", 0, "`process` of the server, when it runs on this host: its processor time is reported")
 	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
 		if l.blocks < 1 || l.workers < 1 || l.patience <= 0 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > maxBlock || l.cancel < 0 || l.cancel >= 1 {
@@ -214,7 +233,11 @@ func loadCommand() *cobra.Command {
 		}
 		l.c, l.d = cl, d
 		start, cpu, other := time.Now(), processor(), processorOf(pid)
-		if err := l.run(ctx, c.ErrOrStderr()); err != nil {
+		progress := c.ErrOrStderr()
+		if quiet {
+			progress = io.Discard
+		}
+		if err := l.run(ctx, progress); err != nil {
 			return err
 		}
 		wall := time.Since(start)

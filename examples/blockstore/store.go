@@ -267,7 +267,7 @@ func (s *store) get(key string) (info, mr.Buf, error) {
 	}
 	e := s.mapped[key]
 	if e == nil {
-		f, err := os.Open(s.path(key))
+		f, err := os.OpenFile(s.path(key), os.O_RDWR, 0) // Linux before 6.2 wants it, though nothing is written
 		if err != nil {
 			return in, mr.Buf{}, err
 		}

@@ -1,0 +1,169 @@
+package blocks
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/zrdma/zrdma/test/softroce"
+	"github.com/zrdma/zrdma/test/softroce/hub"
+)
+
+// binary is a program of this repository, built before on this machine.
+func binary(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("ZRDMA_BIN_DIR")
+	require.NotEmpty(t, dir, "ZRDMA_BIN_DIR must name the folder of the built programs: `make bin` fills bin/")
+	p, err := filepath.Abs(filepath.Join(dir, name))
+	require.NoError(t, err)
+	_, err = os.Stat(p)
+	require.NoError(t, err, "%s is missing in ZRDMA_BIN_DIR: `make bin` builds it", name)
+	return p
+}
+
+// two are two VMs: host 0 serves blocks, host 1 works with them.
+type two struct {
+	*softroce.Cluster
+	t      *testing.T
+	ctx    context.Context
+	prog   string
+	stop   context.CancelFunc // kill -9 of the server
+	served chan error
+}
+
+func boot(t *testing.T) *two {
+	if os.Getenv("SOFTROCE_VM_TESTS") == "" {
+		t.Skip("SOFTROCE_VM_TESTS=1 runs the tests that boot VMs")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	t.Cleanup(cancel)
+	c, err := softroce.Start(ctx, softroce.Config{Hosts: 2, Seed: 1, Log: t.Output()})
+	require.NoError(t, err)
+	w := &two{Cluster: c, t: t, ctx: ctx, prog: binary(t, "blockstore")}
+	t.Cleanup(func() {
+		for i := range c.Len() {
+			bad, err := c.Host(i).Warnings(ctx)
+			if err != nil || len(bad) > 0 {
+				t.Errorf("%s: kernel complaints: %q, %v", c.Host(i).Name(), bad, err)
+			}
+		}
+		require.NoError(t, c.Close())
+	})
+	return w
+}
+
+// serve starts the server, with the blocks that are there.
+func (w *two) serve() {
+	ctx, stop := context.WithCancel(w.ctx)
+	w.stop, w.served = stop, make(chan error, 1)
+	cmd := w.Host(0).Command(ctx, w.prog, "serve", "--dir", "/tmp/blocks", "--listen", "10.77.0.1:7471")
+	cmd.Stdout, cmd.Stderr = w.t.Output(), w.t.Output()
+	require.NoError(w.t, cmd.Start())
+	go func() { w.served <- cmd.Wait() }()
+}
+
+// kill ends the server as kill -9 does.
+func (w *two) kill() {
+	w.stop()
+	<-w.served
+}
+
+// load works with blocks, disturbed by during, and gives what it says in the end.
+func (w *two) load(t *testing.T, seed, blocks int, during func(), more ...string) string {
+	argv := append([]string{w.prog, "load", "--server", "10.77.0.1:7471", "--blocks", fmt.Sprint(blocks), "--seed", fmt.Sprint(seed),
+		"--max", "262144", "--workers", "8", "--quiet"}, more...)
+	type result struct {
+		out []byte
+		err error
+	}
+	done := make(chan result, 1)
+	ctx, cancel := context.WithTimeout(w.ctx, 2*time.Minute)
+	defer cancel()
+	start := time.Now()
+	go func() {
+		cmd := w.Host(1).Command(ctx, argv...)
+		cmd.Stderr = t.Output()
+		out, err := cmd.Output()
+		done <- result{out, err}
+	}()
+	if during != nil {
+		during()
+	}
+	r := <-done
+	require.NoError(t, r.err, "%s", r.out)
+	summary := regexp.MustCompile(`(?m)^(put|get|.* verified|buffers|connections|longest).*$`).FindAllString(string(r.out), -1)
+	for _, line := range summary {
+		t.Log(line)
+	}
+	t.Logf("took %v", time.Since(start).Round(time.Millisecond))
+	require.Contains(t, string(r.out), "after their time: 0", "calls that hung")
+	require.Contains(t, string(r.out), "leaked 0")
+	return string(r.out)
+}
+
+// TestBlocks: whatever the network does, calls end in time, all data is right, and
+// what was acknowledged is there after the server was killed.
+func TestBlocks(t *testing.T) {
+	w := boot(t)
+	w.serve()
+	time.Sleep(time.Second)
+	faults := func(f hub.Faults) {
+		f.Match = hub.RoCE
+		require.NoError(t, w.Hub(0).SetAll(f))
+	}
+	t.Run("quiet", func(t *testing.T) { w.load(t, 1, 100, nil) })
+	for i, x := range []struct {
+		name string
+		f    hub.Faults
+	}{
+		{"1% loss", hub.Faults{Loss: 0.01}},
+		{"5% loss", hub.Faults{Loss: 0.05}},
+		{"reordering", hub.Faults{Reorder: 0.02}},
+		{"duplication", hub.Faults{Duplicate: 0.05}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			faults(x.f)
+			defer faults(hub.Faults{})
+			w.load(t, 10+i, 25, nil)
+		})
+	}
+	t.Run("partition", func(t *testing.T) {
+		w.load(t, 20, 150, func() {
+			time.Sleep(1500 * time.Millisecond)
+			require.NoError(t, w.Hub(0).Partition(0, 1))
+			time.Sleep(10 * time.Second)
+			require.NoError(t, w.Hub(0).Heal(0, 1))
+		})
+	})
+	t.Run("killed", func(t *testing.T) {
+		w.load(t, 30, 150, func() {
+			time.Sleep(1500 * time.Millisecond)
+			w.kill()
+			time.Sleep(time.Second)
+			w.serve()
+		})
+		w.kill()
+		w.serve()
+		t.Log("after another kill, what was acknowledged:")
+		w.load(t, 30, 150, nil, "--verify")
+	})
+	w.kill()
+}
+
+// TestStorm is the storm of cancellations of package rpc, and its control, on rxe.
+func TestStorm(t *testing.T) {
+	w := boot(t)
+	ctx, cancel := context.WithTimeout(w.ctx, 3*time.Minute)
+	defer cancel()
+	cmd := w.Host(0).Command(ctx, binary(t, "rpc.test"), "-test.v", "-test.run", "^TestStorm", "-rpc.storm", "1000", "-test.timeout", "2m30s")
+	cmd.Env = append(os.Environ(), "ZRDMA_TEST_DEVICE=rxe0")
+	out, err := cmd.Output()
+	t.Logf("%s", out)
+	require.NoError(t, err)
+}
