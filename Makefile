@@ -1,6 +1,6 @@
 # A laptop and CI run the same targets. `make demo` needs Go alone; the others
 # install what they lack (with apt when root; else they print the command).
-.PHONY: all deps bin demo demo-vm test unit soft rxe check bench coverage clean
+.PHONY: all deps bin demo demo-rxe demo-vm test unit soft rxe soak check bench coverage clean
 TOOL = go tool -modfile=tools/go.mod
 
 all: check test
@@ -24,6 +24,10 @@ bin/door: bin
 demo:
 	@sh scripts/demo.sh
 
+# The same between two VMs on the kernel's Soft-RoCE. BLOCKS=N changes how many.
+demo-rxe: bin
+	bin/softroce run -hosts 2 -timeout 2m -script test/softroce/scripts/blocks.txt
+
 # The ping on the kernel's Soft-RoCE in a VM.
 demo-vm: bin
 	bin/softroce run -- bin/zrdma ping --loopback --count 200 --size 4096
@@ -42,6 +46,10 @@ soft: deps
 # The kernel's Soft-RoCE in a VM. KERNEL=6.12 for Debian's backports kernel.
 rxe: bin bin/door
 	sh scripts/rxe.sh
+
+# Everything of package rpc at once, for MINUTES=10, under the race detector.
+soak: deps
+	@sh scripts/soak.sh
 
 check: deps
 	@sh scripts/check.sh

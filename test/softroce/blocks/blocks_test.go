@@ -115,7 +115,13 @@ func TestBlocks(t *testing.T) {
 	time.Sleep(time.Second)
 	faults := func(f hub.Faults) {
 		f.Match = hub.RoCE
-		require.NoError(t, w.Hub(0).SetAll(f))
+		both := f
+		// Linux 6.1 panics in __rxe_put when a READ request comes twice and the window
+		// that it names has gone (seen here with packets to host 1 duplicated), so
+		// only those to the server are, which shows no memory.
+		both.Duplicate = 0
+		require.NoError(t, w.Hub(0).SetLink(0, 1, both))
+		require.NoError(t, w.Hub(0).SetLink(1, 0, f))
 	}
 	t.Run("quiet", func(t *testing.T) { w.load(t, 1, 100, nil) })
 	for i, x := range []struct {
