@@ -45,7 +45,7 @@ func TestRXECapabilities(t *testing.T) {
 
 	inv, err := Discover(context.Background(), Config{})
 	require.NoError(t, err)
-	t.Log(brief(inv), inv.Warns)
+	t.Log(brief(inv), inv.Warnings)
 	f := inv.Function(name)
 	require.NotNil(t, f)
 	require.Equal(t, Software, f.Kind.Value)

@@ -68,8 +68,8 @@ type remotePort struct {
 }
 
 func (s *scan) warn(format string, args ...any) {
-	if m := fmt.Sprintf(format, args...); len(s.inv.Warns) < 100 {
-		s.inv.Warns = append(s.inv.Warns, m)
+	if m := fmt.Sprintf(format, args...); len(s.inv.Warnings) < 100 {
+		s.inv.Warnings = append(s.inv.Warnings, m)
 	}
 }
 
@@ -100,7 +100,7 @@ func (s *scan) readDevlink(ctx context.Context) error {
 		s.devlink[d.Device] = d
 		for _, p := range d.Ports {
 			p.Bus, p.Device = d.Bus, d.Device
-			s.inv.Facts = append(s.inv.Facts, p)
+			s.inv.DevlinkPorts = append(s.inv.DevlinkPorts, p)
 		}
 	}
 	return nil
@@ -114,7 +114,7 @@ func (s *scan) readNetdevs(context.Context) error {
 		n := &netdev{name: name}
 		n.pci, n.aux = owner(path.Dir(dir))
 		if !s.t.exists(dir) {
-			continue // bonding_masters is a file's name, and a device may have gone
+			continue // it has gone meanwhile
 		}
 		if n.mac = s.t.text(path.Join(dir, "address")); n.mac == "00:00:00:00:00:00" {
 			n.mac = ""

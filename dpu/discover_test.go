@@ -64,7 +64,7 @@ func TestDiscoverFixtures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inv := discover(t, name)
 			require.Equal(t, strings.TrimLeft(want, "\n"), brief(inv))
-			require.Empty(t, inv.Warns)
+			require.Empty(t, inv.Warnings)
 			everyClaimHasEvidence(t, inv)
 		})
 	}
@@ -122,7 +122,7 @@ func TestDiscoverBroken(t *testing.T) {
 	require.False(t, f.NUMA.Known())
 	require.False(t, f.Kind.Known())
 	require.False(t, f.MAC.Known())
-	all := strings.Join(inv.Warns, "\n")
+	all := strings.Join(inv.Warnings, "\n")
 	for _, want := range []string{`"nineteen" is no number`, "not text", "vital product data", `"fish" is no PCI id`} {
 		require.Contains(t, all, want)
 	}
@@ -157,7 +157,7 @@ func TestSourcesThatFailAreWarnings(t *testing.T) {
 	cfg.Mstconfig["0000:98:00.0"] = "-E- Failed to open the device"
 	inv, err := Discover(context.Background(), cfg)
 	require.NoError(t, err)
-	all := strings.Join(inv.Warns, "\n")
+	all := strings.Join(inv.Warnings, "\n")
 	for _, want := range []string{"devlink is out", "netlink is out", "no table", "EIO", "no access", "no parameters"} {
 		require.Contains(t, all, want)
 	}
@@ -180,10 +180,10 @@ func TestContradictionsAreWarnings(t *testing.T) {
 	cfg.Mstconfig["0000:03:00.0"] = strings.ReplaceAll(load(t, "bluefield3-host").Mstconfig["0000:98:00.0"], "ENABLED(0)", "DISABLED(1)")
 	inv, err := Discover(context.Background(), cfg)
 	require.NoError(t, err)
-	require.Len(t, inv.Warns, 3, "%q", inv.Warns)
-	require.Contains(t, inv.Warns[0], `"1.2.3" in RDMA netlink`)
-	require.Contains(t, inv.Warns[1], "rdmamap says mlx5_9")
-	require.Contains(t, inv.Warns[2], "mstconfig says nic")
+	require.Len(t, inv.Warnings, 3, "%q", inv.Warnings)
+	require.Contains(t, inv.Warnings[0], `"1.2.3" in RDMA netlink`)
+	require.Contains(t, inv.Warnings[1], "rdmamap says mlx5_9")
+	require.Contains(t, inv.Warnings[2], "mstconfig says nic")
 	require.Equal(t, ModeDPU, inv.Cards[0].Mode.Value)
 }
 
@@ -226,5 +226,5 @@ func TestLive(t *testing.T) {
 	inv, err := Discover(context.Background(), Config{NoProbe: true})
 	require.NoError(t, err)
 	everyClaimHasEvidence(t, inv)
-	t.Log(brief(inv), inv.Warns)
+	t.Log(brief(inv), inv.Warnings)
 }

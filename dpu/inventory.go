@@ -33,14 +33,14 @@ const (
 
 // Inventory is what a machine has.
 type Inventory struct {
-	Side  Claim[Side]   `json:"side"`
-	Arch  string        `json:"arch"`
-	DMI   DMI           `json:"dmi"`
-	Cards []Card        `json:"cards"`
-	RDMA  []RDMADevice  `json:"rdma"`  // every RDMA device of the kernel, by name
-	Loose []Function    `json:"loose"` // functions of RDMA devices that are on no card
-	Warns []string      `json:"warnings,omitempty"`
-	Facts []DevlinkPort `json:"devlink_ports,omitempty"` // as the kernel or the caller gave them
+	Side         Claim[Side]   `json:"side"`
+	Arch         string        `json:"arch"`
+	DMI          DMI           `json:"dmi"`
+	Cards        []Card        `json:"cards"`
+	RDMA         []RDMADevice  `json:"rdma"`  // every RDMA device of the kernel, by name
+	Loose        []Function    `json:"loose"` // functions of RDMA devices that are on no card
+	Warnings     []string      `json:"warnings,omitempty"`
+	DevlinkPorts []DevlinkPort `json:"devlink_ports,omitempty"` // as the kernel or the caller gave them
 }
 
 // DMI identifies the machine; an empty string is unknown.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"strings"
 )
 
 // counter is one whose growth means trouble.
@@ -86,7 +87,7 @@ func (e *exam) counters(ctx context.Context) error {
 				switch {
 				case !ok:
 				case e.cfg.Watch > 0 && n > before[k]:
-					e.find(Slow, "counters", subject, fmt.Sprintf("%s grew by %d in %v: %s", name, n-before[k], e.cfg.Watch, troubles[name].what), troubles[name].mend)
+					e.find(Slow, "counters", subject, fmt.Sprintf("%s grew by %d in %v: %s", name, n-before[k], e.cfg.Watch, troubles[name].what), e.fill(troubles[name].mend, d.Name, p.Netdev))
 				case e.cfg.Watch == 0 && n > 0:
 					e.find(Note, "counters", subject, fmt.Sprintf("%s is %d since the start: %s", name, n, troubles[name].what), "zrdma doctor --watch 10s   # does it grow?")
 				}
@@ -94,6 +95,22 @@ func (e *exam) counters(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// fill puts the netdev and the PCI address of a device into a command.
+func (e *exam) fill(mend, rdma, netdev string) string {
+	if f := e.inv.Function(rdma); f != nil {
+		if netdev == "" {
+			netdev = f.Netdev.Value
+		}
+		if f.PCI != "" {
+			mend = strings.ReplaceAll(mend, "PCI", f.PCI)
+		}
+	}
+	if netdev != "" {
+		mend = strings.ReplaceAll(mend, "NETDEV", netdev)
+	}
+	return mend
 }
 
 var sortedNames = func() []string {

@@ -203,6 +203,7 @@ func TestCountersThatGrow(t *testing.T) {
 	require.Len(t, found, 1)
 	require.Equal(t, Slow, found[0].Level)
 	require.Contains(t, found[0].What, "out_of_sequence grew by 12 in 1h0m0s")
+	require.Contains(t, found[0].Mend, "ethtool -S ens3f0np0 ")
 
 	ctx, cancel := context.WithCancel(context.Background())
 	cfg.Sleep = nil

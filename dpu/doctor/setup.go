@@ -60,8 +60,12 @@ func (e *exam) nodes() {
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrPermission):
+			rule := `SUBSYSTEM=="infiniband_verbs"`
+			if strings.HasSuffix(n, "rdma_cm") {
+				rule = `KERNEL=="rdma_cm"`
+			}
 			e.find(Broken, "permissions", "/"+n, "this user may not open it",
-				`echo 'SUBSYSTEM=="infiniband_*", MODE="0666"' > /etc/udev/rules.d/90-rdma.rules && udevadm control --reload && udevadm trigger`)
+				"echo '"+rule+`, MODE="0666"' >> /etc/udev/rules.d/90-rdma.rules && udevadm control --reload && udevadm trigger`)
 		case errors.Is(err, fs.ErrNotExist):
 			e.find(Broken, "permissions", "/"+n, "it does not exist; in a container, pass it with --device=/dev/infiniband", "udevadm trigger --subsystem-match=infiniband_verbs --subsystem-match=misc")
 		default:
@@ -101,7 +105,7 @@ func (e *exam) hugePages() {
 }
 
 func (e *exam) warnings() {
-	for _, w := range e.inv.Warns {
+	for _, w := range e.inv.Warnings {
 		e.find(Note, "inventory", "inventory", w, "zrdma devices --tree --evidence")
 	}
 }

@@ -44,7 +44,7 @@ func printCards(w io.Writer, inv *dpu.Inventory) error {
 }
 
 func printWarnings(w io.Writer, inv *dpu.Inventory) error {
-	for _, s := range inv.Warns {
+	for _, s := range inv.Warnings {
 		if _, err := fmt.Fprintln(w, "warning:", s); err != nil {
 			return err
 		}
@@ -189,7 +189,7 @@ func (f *deviceFlags) printCaps(ctx context.Context, w io.Writer, inv *dpu.Inven
 			cols = append(cols, column{d.Name, d.Caps})
 		}
 	}
-	warns := inv.Warns
+	warns := inv.Warnings
 	if f.root == "" {
 		const soft = "soft:127.0.0.1"
 		if c, err := dpu.ProbeDevice(ctx, soft); err == nil {
@@ -221,7 +221,7 @@ func (f *deviceFlags) printCaps(ctx context.Context, w io.Writer, inv *dpu.Inven
 			}
 		}
 	}
-	return printWarnings(w, &dpu.Inventory{Warns: warns})
+	return printWarnings(w, &dpu.Inventory{Warnings: warns})
 }
 
 // printPairs matches inv with the other side's inventory.
