@@ -35,6 +35,9 @@ func TestStormWithoutFence(t *testing.T) {
 			from := source{w: w, own: own}
 			for ctx.Err() == nil && late.Load() < 20 {
 				b, err := from.get(ctx, stormBlock)
+				if ctx.Err() != nil {
+					break
+				}
 				if err != nil {
 					t.Error(err)
 					return
@@ -62,7 +65,9 @@ func TestStormWithoutFence(t *testing.T) {
 					late.Add(1)
 				}
 			}
-			b, err := from.get(ctx, 1) // it is back
+			last, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			b, err := from.get(last, 1) // it is back
 			if err == nil {
 				err = b.Release()
 			}

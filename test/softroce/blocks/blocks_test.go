@@ -162,12 +162,14 @@ func TestBlocks(t *testing.T) {
 	w.kill()
 }
 
-// TestStorm is the storm of cancellations of package rpc, and its control, on rxe.
+// TestStorm is the storm of cancellations of package rpc, and its control, on rxe;
+// only of calls whose memory is written, for the reason given in TestBlocks: a
+// processor that emulates is slow enough for READs to be repeated by themselves.
 func TestStorm(t *testing.T) {
 	w := boot(t)
 	ctx, cancel := context.WithTimeout(w.ctx, 3*time.Minute)
 	defer cancel()
-	cmd := w.Host(0).Command(ctx, binary(t, "rpc.test"), "-test.v", "-test.run", "^TestStorm", "-rpc.storm", "1000", "-test.timeout", "2m30s")
+	cmd := w.Host(0).Command(ctx, binary(t, "rpc.test"), "-test.v", "-test.run", "^TestStorm", "-rpc.storm", "1500", "-rpc.stormers", "16", "-rpc.reads=false", "-test.timeout", "2m30s")
 	cmd.Env = append(os.Environ(), "ZRDMA_TEST_DEVICE=rxe0")
 	out, err := cmd.Output()
 	t.Logf("%s", out)
