@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	stormCalls   = flag.Int("rpc.storm", 1000, "how many calls TestStorm makes; docs/rpc.md says what the long run is")
+	stormCalls   = flag.Int("rpc.storm", 1000, "how many calls TestStorm makes; docs/rpc-proofs.md says what the long run is")
 	stormGrace   = flag.Duration("rpc.grace", 30*time.Second, "Config.Grace of TestStorm: a machine that has too much to do answers late, and fences after the grace cost connections")
 	stormReads   = flag.Bool("rpc.reads", true, "storms with windows that are read: Linux 6.1 panics when a READ of one is repeated after a fence")
 	stormWorkers = flag.Int("rpc.stormers", 64, "goroutines that call")
