@@ -38,7 +38,8 @@ type Config struct {
 	// only the device's own retries tell, which take minutes on some.
 	DeadAfter time.Duration
 	// Timeout and RetryCount are the device's: it waits 4.096 us * 2^Timeout for an
-	// acknowledgement, 0: 14 (67 ms), and tries again RetryCount times, 0: 6.
+	// acknowledgement, 0: 14 (67 ms), and tries again RetryCount times, 0: 6. 7 never
+	// ends on rxe: there DeadAfter does it.
 	Timeout, RetryCount uint8
 
 	// OnMessage takes messages as they come, in the engine's goroutine; it must not

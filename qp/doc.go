@@ -15,7 +15,8 @@
 //
 // Everything may be called from any goroutine. Operations of one batch stay in
 // order, those of different callers mix. Done, OnMessage and OnEnd run in the
-// engine's goroutine (OnEnd in one of its own): they must not block, and may post.
+// engine's goroutine (OnEnd in one of its own): they must not block, and may post
+// with TryPost, for Post waits when there is no room.
 //
 // # Blocking
 //
@@ -27,5 +28,5 @@
 //
 // Connections, then listeners and shared receives, then the Device. Close of a
 // connection moves the queue pair to the error state, waits until everything
-// posted was flushed, and destroys it.
+// posted was flushed, and destroys it; messages not received are dropped.
 package qp

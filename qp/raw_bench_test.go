@@ -59,11 +59,11 @@ func rawPair(b *testing.B, da, db *Device) (x, y *rawEnd) {
 }
 
 // run posts wr in batches until n are done; next may change them before each.
-func (x *rawEnd) run(b *testing.B, wr []verbs.SendWR, n int, next func(batch int)) {
+func (x *rawEnd) run(b *testing.B, wr []verbs.SendWR, n, depth int, next func(batch int)) {
 	wc := make([]verbs.WC, 64)
 	posted, done := 0, 0
 	for done < n {
-		for posted < n && posted-done+benchBatch <= benchDepth {
+		for posted < n && posted-done+benchBatch <= depth {
 			next(posted / benchBatch)
 			if _, err := x.q.PostSend(wr); err != nil {
 				b.Fatal(err)
@@ -141,7 +141,7 @@ func rawMessages(b *testing.B, da, db *Device) {
 	}
 	b.ResetTimer()
 	cpu := cpuTime()
-	x.run(b, signalLast(wr), b.N, func(int) {})
+	x.run(b, signalLast(wr), b.N, benchDepth, func(int) {})
 	report(b, cpu)
 	cancel()
 	<-ended
@@ -185,7 +185,7 @@ func rawWrites(b *testing.B, da, db *Device, size int) {
 	b.SetBytes(int64(size))
 	b.ResetTimer()
 	cpu := cpuTime()
-	x.run(b, signalLast(wr), b.N, func(k int) {
+	x.run(b, signalLast(wr), b.N, sources, func(k int) {
 		for i := range wr {
 			wr[i].SGList[0].Addr = src.Addr() + uint64((k*benchBatch+i)%sources*size)
 		}
@@ -208,40 +208,46 @@ func report(b *testing.B, since time.Duration) {
 	b.ReportMetric(float64(cpuTime()-since)/float64(b.N), "cpu-ns/op")
 }
 
-// connWrites posts from slices of one buffer, which come back with each write.
+// connWrites posts buffers that come back with each write, in any order.
 func connWrites(b *testing.B, da, db *Device, size int) {
 	x, _ := pair(b, da, db, Config{SendDepth: benchDepth}, Config{})
 	dst := region(b, db, size, verbs.AccessRemoteWrite)
 	to := Remote{Addr: dst.Addr(), Len: uint32(size), RKey: dst.RKey()}
-	free := make(chan mr.Buf, benchDepth)
 	ctx := context.Background()
-	for range numSources(size) {
-		free <- must[mr.Buf](b)(da.Pool().Get(ctx, size))
+	// A slot is a batch with its buffers; it is free again when all have come back.
+	type slot struct {
+		bufs [benchBatch]mr.Buf
+		ops  []Op
 	}
-	bufs := make([]mr.Buf, benchBatch)
-	ops := make([]Op, benchBatch)
-	for i := range ops {
-		ops[i] = Op{Kind: Write, Bufs: bufs[i : i+1], Remote: to, Done: func(r Result) {
-			if r.Err != nil {
-				b.Error(r.Err)
-			}
-			free <- r.Bufs[0]
-		}}
+	free := make(chan *slot, benchDepth)
+	for range numSources(size) / benchBatch {
+		s := &slot{ops: make([]Op, benchBatch)}
+		for i := range s.ops {
+			s.bufs[i] = must[mr.Buf](b)(da.Pool().Get(ctx, size))
+			s.ops[i] = Op{Kind: Write, Bufs: s.bufs[i : i+1], Remote: to, Done: func(r Result) {
+				if r.Err != nil {
+					b.Error(r.Err)
+				}
+				s.bufs[i] = r.Bufs[0]
+				if i == benchBatch-1 {
+					free <- s
+				}
+			}}
+		}
+		free <- s
 	}
 	b.SetBytes(int64(size))
 	b.ResetTimer()
 	cpu := cpuTime()
-	for i := 0; i < b.N; i += len(ops) {
-		for j := range bufs {
-			bufs[j] = <-free
-		}
-		if err := x.Post(ctx, ops...); err != nil {
+	for i := 0; i < b.N; i += benchBatch {
+		s := <-free
+		if err := x.Post(ctx, s.ops...); err != nil {
 			b.Fatal(err)
 		}
 	}
 	check2(b, x.Flush(ctx))
 	report(b, cpu)
 	for range len(free) {
-		_ = (<-free).Release()
+		release((<-free).bufs[:])
 	}
 }
