@@ -15,7 +15,11 @@ type deviceFlags struct {
 	tree, caps, asJSON, evidence bool
 	mstconfig                    []string
 	pair, root                   string
+
+	soft string // the software device of --caps; "": softDefault
 }
+
+const softDefault = "soft:127.0.0.1"
 
 func (f *deviceFlags) run(ctx context.Context, w io.Writer) error {
 	cfg, err := f.config()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -191,7 +192,7 @@ func (f *deviceFlags) printCaps(ctx context.Context, w io.Writer, inv *dpu.Inven
 	}
 	warns := inv.Warnings
 	if f.root == "" {
-		const soft = "soft:127.0.0.1"
+		soft := cmp.Or(f.soft, softDefault)
 		if c, err := dpu.ProbeDevice(ctx, soft); err == nil {
 			cols = append(cols, column{soft, c})
 		} else {
