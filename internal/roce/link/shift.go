@@ -11,6 +11,7 @@ import (
 type shift struct {
 	polls  atomic.Uint64
 	idles  atomic.Uint64
+	asleep atomic.Uint64 // polls when the last poller went to sleep
 	dozing atomic.Bool
 	wake   chan struct{} // capacity 1
 	timer  *time.Timer   // the goroutine's
@@ -28,6 +29,7 @@ func newShift() *shift {
 
 // idle ends the goroutine's doze, the present one or the one it is about to begin.
 func (s *shift) idle() {
+	s.asleep.Store(s.polls.Load())
 	s.idles.Add(1)
 	if s.dozing.Load() {
 		s.rouse()
@@ -41,12 +43,13 @@ func (s *shift) rouse() {
 	}
 }
 
-// doze waits a while when there were polls since it last did; it tells whether.
-// It is the goroutine's, called when there was nothing to receive; idles is of
+// doze waits a while when there were polls since it last did, and not only of
+// somebody who has gone to sleep since; it tells whether. It is the goroutine's, called when there was nothing to receive; idles is of
 // before it looked.
 func (s *shift) doze(idles uint64) bool {
 	p := s.polls.Load()
-	if p == s.seen {
+	if p == s.seen || p == s.asleep.Load() {
+		s.seen = p
 		return false
 	}
 	s.seen = p
