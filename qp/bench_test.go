@@ -9,16 +9,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/zrdma/zrdma/mr"
-	"github.com/zrdma/zrdma/rdmatest"
 )
 
 func benchPair(b *testing.B, cfg Config) (x, y *Conn) {
-	net := rdmatest.NewNetwork(b, 1)
-	da, db := netDevice(b, net, mr.PoolConfig{}), netDevice(b, net, mr.PoolConfig{})
-	b.Cleanup(func() { require.NoError(b, db.Close()) })
-	b.Cleanup(func() { require.NoError(b, da.Close()) })
+	da, db := plainDevice(b, "127.0.9.3"), plainDevice(b, "127.0.9.4")
 	return pair(b, da, db, cfg, cfg)
 }
 
@@ -54,9 +48,7 @@ func BenchmarkPost64(b *testing.B) {
 
 // BenchmarkConnect makes and closes connections, and says what one holds.
 func BenchmarkConnect(b *testing.B) {
-	net := rdmatest.NewNetwork(b, 1)
-	da, db := netDevice(b, net, mr.PoolConfig{}), netDevice(b, net, mr.PoolConfig{})
-	b.Cleanup(func() { require.NoError(b, da.Close()); require.NoError(b, db.Close()) })
+	da, db := plainDevice(b, "127.0.9.3"), plainDevice(b, "127.0.9.4")
 	for _, n := range []int{100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			var setup, closing time.Duration

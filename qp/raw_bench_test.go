@@ -96,7 +96,7 @@ func region(b *testing.B, d *Device, n int, access verbs.AccessFlags) *verbs.MR 
 
 // BenchmarkBeside is the cost of a Conn over raw verbs: compare /raw and /conn.
 func BenchmarkBeside(b *testing.B) {
-	da, db := devices(b)
+	da, db := plainDevice(b, "127.0.9.3"), plainDevice(b, "127.0.9.4")
 	b.Run("messages 64 B/raw", func(b *testing.B) { rawMessages(b, da, db) })
 	b.Run("messages 64 B/conn", func(b *testing.B) { connMessages(b, da, db) })
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
@@ -164,6 +164,15 @@ func connMessages(b *testing.B, da, db *Device) {
 	}
 	check2(b, x.Flush(ctx))
 	report(b, cpu)
+}
+
+// plainDevice is a software device without canaries, which cost.
+func plainDevice(b *testing.B, addr string) *Device {
+	c := must[*verbs.Context](b)(verbs.OpenSoft(verbs.SoftConfig{Addrs: []netip.Addr{netip.MustParseAddr(addr)}}))
+	b.Cleanup(func() { require.NoError(b, c.Close()) })
+	d := must[*Device](b)(Open(DeviceConfig{Context: c, Logger: quietLogger()}))
+	b.Cleanup(func() { require.NoError(b, d.Close()) })
+	return d
 }
 
 func check2(b *testing.B, err error) {
