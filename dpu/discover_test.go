@@ -122,8 +122,9 @@ func TestDiscoverBroken(t *testing.T) {
 	require.False(t, f.NUMA.Known())
 	require.False(t, f.Kind.Known())
 	require.False(t, f.MAC.Known())
+	require.False(t, f.Driver.Known(), "a link that leaves the tree")
 	all := strings.Join(inv.Warnings, "\n")
-	for _, want := range []string{`"nineteen" is no number`, "not text", "vital product data", `"fish" is no PCI id`} {
+	for _, want := range []string{`"nineteen" is no number`, "not text", "vital product data", `"fish" is no PCI id`, "0000:04:00.0/device"} {
 		require.Contains(t, all, want)
 	}
 	for _, d := range inv.RDMA {

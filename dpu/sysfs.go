@@ -118,10 +118,11 @@ func (t *tree) target(p string) string {
 	return path.Join(path.Dir(p), l)
 }
 
-// link is the last element of a link's target, "" when p is no link.
+// link is the last element of a link's target, "" when p is no link or one that
+// leaves the tree: sysfs has relative links only.
 func (t *tree) link(p string) string {
 	l, err := t.root.Readlink(p)
-	if err != nil {
+	if err != nil || path.IsAbs(l) {
 		return ""
 	}
 	return path.Base(l)
