@@ -122,7 +122,12 @@ func (c *Conn) drain() {
 	}
 	c.mark()
 	for pause := 50 * time.Microsecond; !c.drained() && time.Now().Before(deadline); pause = min(2*pause, 5*time.Millisecond) {
-		time.Sleep(pause)
+		t := time.NewTimer(pause)
+		select {
+		case <-c.stir:
+		case <-t.C:
+		}
+		t.Stop()
 	}
 }
 

@@ -131,6 +131,12 @@ func (c *Conn) settle() {
 	if c.flow {
 		c.giveCredits()
 	}
+	if c.cause.Load() != nil {
+		select {
+		case c.stir <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // abandon ends what never completed, when the queue pair is gone.
