@@ -30,6 +30,7 @@ func memoryRows(ca, cb *verbs.Context) []row {
 	return []row{
 		{"in memory: 64 B ping-pong, polling", "us p50", pingPong(func(n int) ([]time.Duration, error) { return pingPongRDMA(ca, cb, 64, n, polling) }), "<= 3"},
 		{"in memory: 64 B ping-pong, adaptive", "us p50", pingPong(func(n int) ([]time.Duration, error) { return pingPongRDMA(ca, cb, 64, n, adaptive) }), "<= 3"},
+		{"in memory: 64 B ping-pong, sleeping", "us p50", pingPong(func(n int) ([]time.Duration, error) { return pingPongRDMA(ca, cb, 64, n, sleeping) }), ""},
 		{"in memory: 1 MiB RC WRITE", "GB/s", stream(mib*blocks, func() error { return streamRDMA(ca, cb, verbs.WRRDMAWrite, mib, blocks, adaptive) }), ""},
 		{"in memory: 1 MiB RC READ", "GB/s", stream(mib*blocks, func() error { return streamRDMA(ca, cb, verbs.WRRDMARead, mib, blocks, adaptive) }), ""},
 	}

@@ -285,34 +285,43 @@ func (q *cq) PollSpin(wc []provider.WC, ns int64) (int, error) {
 	return q.spin(wc, ns)
 }
 
-const (
-	// spinYield is how many empty looks a spin makes between two chances for others.
-	spinYield = 8
-	// spinYieldOS is the same for other threads. When the two ends of a connection
-	// have one processor it is what their round trips take.
-	spinYieldOS = 16
-	// spinClock is how many it makes between two looks at the clock, which costs as
-	// much as a tenth of one.
-	spinClock = 4
+// pace says after how many empty looks a spin lets other goroutines run, lets
+// other threads run, and looks at the clock, which costs as much as a look in
+// memory. When the two ends of a connection have to share one processor, osYield
+// is what their round trips take.
+type pace struct{ yield, osYield, clock int }
+
+var (
+	paceUDP    = pace{8, 4, 4} // every look is a system call itself
+	paceMemory = pace{16, 1024, 16}
 )
 
 func (q *cq) spin(wc []provider.WC, ns int64) (int, error) {
 	if q.virtual {
 		return q.sleep(wc, time.Duration(ns))
 	}
-	start := time.Now()
+	var start time.Time // of the first look at the clock: before it nothing took long
+	p := paceUDP
+	if q.n.inMemory {
+		p = paceMemory
+	}
 	for i := 1; ; i++ {
 		q.n.look()
 		if k, err := q.take(wc); k > 0 || err != nil {
 			return k, err
 		}
-		if i%spinYield == 0 {
+		if i%p.yield == 0 {
 			runtime.Gosched()
 		}
-		if i%spinYieldOS == 0 {
+		if i%p.osYield == 0 {
 			osYield()
 		}
-		if i%spinClock == 0 && time.Since(start) >= time.Duration(ns) {
+		if i%p.clock != 0 {
+			continue
+		}
+		if now := time.Now(); start.IsZero() {
+			start = now
+		} else if now.Sub(start) >= time.Duration(ns) {
 			return 0, nil
 		}
 	}

@@ -122,6 +122,7 @@ func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
 		qps: map[uint32]*qp{}, ahs: map[uint64]*ah{}, groups: map[netip.Addr][]*qp{},
 	}
 	n.mem.seed = d.cfg.Seed
+	n.inMemory = net != udp()
 	n.own = &devCtx{n: n, info: d.info}
 	if net.Virtual() { // a run can be repeated: keys and numbers, too
 		n.mem.seed = uint64(d.info.GUID)

@@ -31,6 +31,7 @@ type node struct {
 	links     []link.Link // by GID index; fixed once the node is open
 	ifindexes sync.Map    // of uint32, by address
 	base      time.Time   // of now
+	inMemory  bool        // links make no system calls
 	own       *devCtx     // the connection manager's context
 
 	mu      sync.Mutex

@@ -37,13 +37,16 @@ type memLink struct {
 		pkts       []Rx
 		addrs      wire.Addrs
 	}
+	_     [64]byte // what peers write to is apart from what pollers do
 	inbox struct {
 		sync.Mutex
-		ring   []*memPacket // of a power of two
-		head   int
-		n      int
-		parked bool // the reader waits for the bell
+		waiting atomic.Int32 // n, for a poller to look at: reading disturbs nobody
+		ring    []*memPacket // of a power of two
+		head    int
+		n       int
+		parked  bool // the reader waits for the bell
 	}
+	_       [64]byte
 	pending atomic.Int64 // packets on their way, Virtual
 }
 
@@ -203,6 +206,7 @@ func (l *memLink) accept(batch []*memPacket) int {
 		b.ring[(b.head+b.n+i)&(len(b.ring)-1)] = m
 	}
 	b.n += k
+	b.waiting.Store(int32(b.n))
 	ring := b.parked
 	b.parked = false
 	b.Unlock()
@@ -243,6 +247,7 @@ func (l *memLink) take(park bool) {
 		b.head = (b.head + 1) & (len(b.ring) - 1)
 	}
 	b.n -= k
+	b.waiting.Store(int32(b.n))
 	if park && k == 0 {
 		b.parked = true
 	}
@@ -308,7 +313,7 @@ func (l *memLink) Poll() int {
 		return 0
 	}
 	l.shift.polls.Add(1)
-	if !l.rx.TryLock() {
+	if l.inbox.waiting.Load() == 0 || !l.rx.TryLock() {
 		return 0
 	}
 	defer l.rx.Unlock()
