@@ -233,7 +233,7 @@ func victim(t testing.TB, b *both, c *Client, stop <-chan struct{}) (calls int) 
 		case <-stop:
 			return calls
 		default:
-			time.Sleep(time.Millisecond)
+			time.Sleep(20 * time.Millisecond)
 		}
 	}
 }
