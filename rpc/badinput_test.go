@@ -11,6 +11,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,10 +157,10 @@ func TestBusyWithTheCancelled(t *testing.T) {
 // moves; now and then one is tried all the same.
 func TestDeadlineAdmission(t *testing.T) {
 	virtual(t, func(t *testing.T, net *rdmatest.Network) {
-		pulled := 0
+		var pulled atomic.Int32
 		b := newBoth(t, net, ServerConfig{}, func(s *Server) {
 			s.Handle("slow", func(ctx context.Context, c *ServerCall) error {
-				pulled++
+				pulled.Add(1)
 				time.Sleep(100 * time.Millisecond)
 				return nil
 			})
@@ -170,7 +171,7 @@ func TestDeadlineAdmission(t *testing.T) {
 			require.NoError(t, err)
 			r.Release()
 		}
-		require.Equal(t, 4, pulled)
+		require.EqualValues(t, 4, pulled.Load())
 		refused := 0
 		for range 32 {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -185,7 +186,7 @@ func TestDeadlineAdmission(t *testing.T) {
 			cancel()
 		}
 		require.Equal(t, 30, refused)
-		require.Equal(t, 6, pulled)
+		require.EqualValues(t, 6, pulled.Load())
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		r, err := c.Call(ctx, "slow", nil, WriteFrom(b.buf(4096)))

@@ -265,7 +265,20 @@ func (c *Client) Close() error {
 	}
 	c.gate.shut() // calls see that the session has ended, or that the client is closed
 	c.wg.Wait()
-	return c.granter.Close()
+	return closeGranter(c.granter)
+}
+
+// closeGranter waits for the grants that were given up: their fences go on in the
+// background, each within a few times GranterConfig.Grace.
+func closeGranter(g *mr.Granter) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		err := g.Close()
+		if !errors.Is(err, mr.ErrInUse) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(pause)
+	}
 }
 
 var shared struct {

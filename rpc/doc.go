@@ -17,6 +17,10 @@
 //	reply, err := cl.Call(ctx, "block.read", args, rpc.ReadInto(buf))
 //	defer reply.Release()
 //
+// Method gives methods Go types, with a Codec. Client.ReadStream and WriteStream
+// cut objects that are larger than one transfer should be. docs/rpc-protocol.md is
+// what goes over the wire.
+//
 // # Ownership
 //
 // A call takes the buffers it is given; Reply.Buf gives new rights to them. After
@@ -32,6 +36,9 @@
 // memory is taken away by a fence (package mr). The connection lives on.
 //
 // # Failure
+//
+// Errors are *Error, with a code numbered as gRPC's; errors.Is finds ErrBusy,
+// ErrTooLong and the like, context.Canceled and context.DeadlineExceeded in them.
 //
 // A call is done at most once. When the connection ends under one that was sent,
 // its error is ErrIndeterminate; calls marked Idempotent are sent again instead.

@@ -171,7 +171,7 @@ func TestSessionThatEndsAtOnce(t *testing.T) {
 // Whenever client or server is closed while they connect, nothing stays.
 func TestCloseWhileConnecting(t *testing.T) {
 	virtual(t, func(t *testing.T, net *rdmatest.Network) {
-		for i := range 60 {
+		for i := range 24 {
 			net.SetFaults(rdmatest.Faults{Delay: 50 * time.Microsecond})
 			b := newBoth(t, net, ServerConfig{}, echo)
 			res := make(chan *Client)
@@ -183,7 +183,7 @@ func TestCloseWhileConnecting(t *testing.T) {
 				}
 				res <- c
 			}()
-			time.Sleep(time.Duration(i) * 30 * time.Microsecond)
+			time.Sleep(time.Duration(i) * 75 * time.Microsecond)
 			if i%2 == 0 {
 				require.NoError(t, b.s.Close())
 			} else {

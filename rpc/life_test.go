@@ -218,12 +218,12 @@ func TestSentAndNotAgain(t *testing.T) {
 // cancellations, dials.
 func TestCloseUnderLoad(t *testing.T) {
 	virtual(t, func(t *testing.T, net *rdmatest.Network) {
-		for i := range 8 {
+		for i := range 6 {
 			b := newBoth(t, net, ServerConfig{}, echo)
-			c := b.dial(Config{Bulk: BulkMode(i % 2), DataQPs: 2, DeadAfter: 200 * time.Millisecond})
+			c := b.dial(Config{Bulk: BulkMode(i % 2), DataQPs: 2, DeadAfter: 25 * time.Millisecond})
 			stop := make(chan struct{})
-			done := make(chan struct{}, 8)
-			for g := range 8 {
+			done := make(chan struct{}, 4)
+			for g := range 4 {
 				go func() {
 					defer func() { done <- struct{}{} }()
 					for k := 0; ; k++ {
@@ -233,7 +233,7 @@ func TestCloseUnderLoad(t *testing.T) {
 						default:
 						}
 						ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+(g*7+k*3)%40)*100*time.Microsecond)
-						x, err := b.cd.Pool().Get(ctx, 65536)
+						x, err := b.cd.Pool().Get(ctx, 16384)
 						if err != nil {
 							cancel()
 							continue
@@ -254,7 +254,7 @@ func TestCloseUnderLoad(t *testing.T) {
 			time.Sleep(time.Duration(i) * 1500 * time.Microsecond)
 			if i%4 == 3 {
 				net.Partition(b.rs, b.rc)
-				time.Sleep(time.Duration(i) * 50 * time.Millisecond)
+				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
 				net.Heal(b.rs, b.rc)
 			}
 			if i%3 == 0 {
@@ -263,7 +263,7 @@ func TestCloseUnderLoad(t *testing.T) {
 			require.NoError(t, c.Close())
 			require.Zero(t, c.granter.Stats().Open)
 			close(stop)
-			for range 8 {
+			for range 4 {
 				<-done
 			}
 			b.close()

@@ -399,5 +399,5 @@ func (s *Server) Close() error {
 			return err
 		}
 	}
-	return s.granter.Close()
+	return closeGranter(s.granter)
 }

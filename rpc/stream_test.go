@@ -35,6 +35,7 @@ func (o *object) serve(s *Server) {
 		o.parts++
 		o.running++
 		o.most = max(o.most, o.running)
+		data, strict := o.data, o.strict
 		o.mu.Unlock()
 		defer func() {
 			o.mu.Lock()
@@ -45,13 +46,13 @@ func (o *object) serve(s *Server) {
 		if !c.Stream || string(c.Body) != "name" {
 			return Errorf(InvalidArgument, "no part of a stream")
 		}
-		if c.Offset >= uint64(len(o.data)) {
-			if o.strict {
+		if c.Offset >= uint64(len(data)) {
+			if strict {
 				return Errorf(OutOfRange, "behind the end")
 			}
 			return c.Reply(nil)
 		}
-		n := min(c.OutLen(), len(o.data)-int(c.Offset))
+		n := min(c.OutLen(), len(data)-int(c.Offset))
 		b, err := c.Device().Pool().Get(ctx, n)
 		if err != nil {
 			return err
@@ -60,7 +61,7 @@ func (o *object) serve(s *Server) {
 		if err != nil {
 			return err
 		}
-		copy(p, o.data[c.Offset:])
+		copy(p, data[c.Offset:])
 		return c.Push(ctx, b)
 	})
 	s.Handle("write", func(ctx context.Context, c *ServerCall) error {
@@ -105,6 +106,12 @@ func (o *object) serve(s *Server) {
 	})
 }
 
+func (o *object) set(f func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f()
+}
+
 func content(n int) []byte {
 	b := make([]byte, n)
 	r := rand.New(rand.NewPCG(1, uint64(n)))
@@ -123,7 +130,7 @@ func TestReadStream(t *testing.T) {
 				c := b.dial(Config{Bulk: mode, DataQPs: 2})
 				for _, n := range []int{0, 1, 4096, 4 * 65536, 1<<20 + 3} {
 					time.Sleep(10 * time.Millisecond) // parts behind the end are still being handled
-					o.data, o.strict, o.most = content(n), n%2 == 1, 0
+					o.set(func() { o.data, o.strict, o.most = content(n), n%2 == 1, 0 })
 					r := c.ReadStream(ctxFor(t), "read", []byte("name"), StreamConfig{Part: 65536})
 					var got []byte
 					for {
@@ -140,11 +147,13 @@ func TestReadStream(t *testing.T) {
 					}
 					require.True(t, bytes.Equal(o.data, got), n)
 					require.NoError(t, r.Close())
-					require.LessOrEqual(t, o.most, 4, "the window")
+					var most int
+					o.set(func() { most = o.most })
+					require.LessOrEqual(t, most, 4, "the window")
 					if n > 65536 {
-						require.Greater(t, o.most, 1, "parts are under way together")
+						require.Greater(t, most, 1, "parts are under way together")
 					}
-					o.strict = false
+					o.set(func() { o.strict = false })
 					r = c.ReadStream(ctxFor(t), "read", []byte("name"), StreamConfig{Part: 4096, Offset: 7, Size: 10000})
 					all, err := io.ReadAll(r)
 					require.NoError(t, err)
@@ -163,7 +172,7 @@ func TestWriteStream(t *testing.T) {
 		b := newBoth(t, net, ServerConfig{}, o.serve)
 		c := b.dial(Config{DataQPs: 2})
 		for _, n := range []int{0, 1, 4096, 4 * 4096, 300_001} {
-			o.written, o.valid, o.most = nil, false, 0
+			o.set(func() { o.written, o.valid, o.most = nil, false, 0 })
 			data := content(n)
 			w := c.WriteStream(ctxFor(t), "write", []byte("name"), StreamConfig{Part: 4096, Window: 3})
 			k, err := w.Write(data)
@@ -171,13 +180,15 @@ func TestWriteStream(t *testing.T) {
 			require.Equal(t, n, k)
 			require.NoError(t, w.Close())
 			require.Equal(t, "stored", string(w.Answer()))
-			require.True(t, o.valid)
-			require.False(t, o.early, "the last part comes when the others are done")
-			require.True(t, bytes.Equal(data, o.written), n)
-			require.LessOrEqual(t, o.most, 4)
-			if n > 5*4096 {
-				require.Greater(t, o.most, 1)
-			}
+			o.set(func() {
+				require.True(t, o.valid)
+				require.False(t, o.early, "the last part comes when the others are done")
+				require.True(t, bytes.Equal(data, o.written), n)
+				require.LessOrEqual(t, o.most, 4)
+				if n > 5*4096 {
+					require.Greater(t, o.most, 1)
+				}
+			})
 		}
 		// Buffers of the caller's, nothing copied.
 		before := c.Stats().Copied
@@ -192,7 +203,7 @@ func TestWriteStream(t *testing.T) {
 			require.NoError(t, w.Send(x))
 		}
 		require.NoError(t, w.Close())
-		require.True(t, bytes.Equal(data, o.written[:3<<20]))
+		o.set(func() { require.True(t, bytes.Equal(data, o.written[:3<<20])) })
 		require.Less(t, c.Stats().Copied-before, uint64(100))
 		b.close(c)
 	})
@@ -225,7 +236,7 @@ func TestStreamsResume(t *testing.T) {
 		_, err = w.Write(o.data)
 		require.NoError(t, err)
 		require.NoError(t, w.Close())
-		require.True(t, bytes.Equal(o.data, o.written))
+		o.set(func() { require.True(t, bytes.Equal(o.data, o.written)) })
 		b.close(c)
 	})
 }
