@@ -2,6 +2,8 @@ package rpc
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"testing"
 	"time"
@@ -61,18 +63,27 @@ func TestAnotherMinorVersion(t *testing.T) {
 		said = binary.LittleEndian.AppendUint16(said, 999)
 		said = binary.LittleEndian.AppendUint16(said, 3)
 		said = append(said, "new"...)
-		s.self.said = said
 		s.send(s.c, header{typ: msgHello}, said)
 		m, err := s.recv()
 		require.NoError(t, err)
 		require.Equal(t, msgHello, m.typ)
 		var h hello
 		require.NoError(t, h.decode(m.body))
-		require.Equal(t, h.mac, sign(secret, "server", &s.self, &h))
+		// By hand: over what was said, not over what the other side understood.
+		prove := func(who string) []byte {
+			m := hmac.New(sha256.New, secret)
+			m.Write([]byte(who))
+			for _, b := range [][]byte{said, h.said} {
+				m.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(b))))
+				m.Write(b)
+			}
+			return m.Sum(nil)
+		}
+		require.Equal(t, prove("server"), h.mac)
 		c, err := s.more[0].Connect(h.data[0])
 		require.NoError(t, err)
 		s.data = append(s.data, c)
-		proof := sign(secret, "client", &s.self, &h)
+		proof := prove("client")
 		s.send(s.c, header{typ: msgReady, epoch: 1}, proof)
 		s.send(c, header{typ: msgReady, epoch: 1}, proof)
 		m, err = s.recv()
@@ -195,5 +206,33 @@ func TestCloseWhileConnecting(t *testing.T) {
 			cancel()
 			b.close()
 		}
+	})
+}
+
+// A session that has ended, or that the server wants to end, takes no calls: who
+// dials must not keep it.
+func TestUsable(t *testing.T) {
+	virtual(t, func(t *testing.T, net *rdmatest.Network) {
+		b := newBoth(t, net, ServerConfig{}, echo)
+		c := b.dial(Config{})
+		c.mu.Lock()
+		first := c.cur
+		c.mu.Unlock()
+		require.True(t, first.usable())
+		first.retire(false)
+		require.False(t, first.usable())
+		r, err := c.Call(ctxFor(t), "echo", []byte("x"))
+		require.NoError(t, err)
+		r.Release()
+		c.mu.Lock()
+		second := c.cur
+		c.mu.Unlock()
+		require.NotSame(t, first, second)
+		second.session.end(ErrClosed)
+		require.False(t, second.usable())
+		r, err = c.Call(ctxFor(t), "echo", []byte("x"))
+		require.NoError(t, err)
+		r.Release()
+		b.close(c)
 	})
 }
