@@ -57,6 +57,7 @@ check: deps
 
 bench: bin
 	go run ./bench
+	cd bench/soft && go run . -rounds 3
 
 coverage:
 	go run ./internal/coverage/cmd/coverage

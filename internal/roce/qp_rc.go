@@ -17,10 +17,27 @@ type rcEngine struct {
 // whether something was lost: long for a network, short for an ACK timeout.
 const probeAfter = 4_000_000
 
+const (
+	// longRead is what one READ asks for where a socket has roomyBuffer, some of them
+	// at a time: a long answer fills its system calls better.
+	longRead    = 512 << 10
+	roomyBuffer = 4 << 20
+)
+
+// readChunk is rc.Config.ReadChunk, 0 for its default.
+func (n *node) readChunk() int {
+	for _, l := range n.links {
+		if b, ok := l.(interface{ RecvBuffer() int }); !ok || b.RecvBuffer() < roomyBuffer {
+			return 0
+		}
+	}
+	return longRead
+}
+
 func newRC(q *qp) *rcEngine {
 	e := &rcEngine{qp: q}
 	cfg := rc.Config{QPN: q.num, Cap: q.cap, SQSigAll: q.sigAll, Mem: q.n.mem.view(q.pd, q.num), Sink: e, PKey: defaultPKey,
-		Probe: probeAfter, Stats: &q.n.stat.RC}
+		Probe: probeAfter, Stats: &q.n.stat.RC, ReadChunk: q.n.readChunk()}
 	if q.srq != nil {
 		cfg.SRQ = q.srq
 	}

@@ -86,7 +86,11 @@ func newMemLink(n *MemNetwork, addr netip.Addr, h Handler) *memLink {
 func (l *memLink) Addr() netip.Addr { return l.addr }
 func (l *memLink) MTU() int         { return l.net.opts.MTU }
 func (l *memLink) Stats() Stats     { return l.stats() }
-func (l *memLink) Idle()            { l.shift.idle() }
+
+// RecvBuffer is how many bytes can wait here.
+func (l *memLink) RecvBuffer() int { return l.net.opts.Inbox * l.net.opts.MTU }
+
+func (l *memLink) Idle() { l.shift.idle() }
 
 // Send implements Link.
 func (l *memLink) Send(dst netip.Addr, p *wire.Packet, segs [][]byte, n int) {

@@ -100,7 +100,14 @@ func (l *udpLink) configure(o UDPOptions) (gro bool, err error) {
 func (l *udpLink) Addr() netip.Addr { return l.addr }
 func (l *udpLink) MTU() int         { return l.mtu }
 func (l *udpLink) Stats() Stats     { return l.stats() }
-func (l *udpLink) Idle()            { l.shift.idle() }
+
+// RecvBuffer is how many bytes of the kernel's memory packets can fill that wait.
+func (l *udpLink) RecvBuffer() int {
+	n, _ := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	return n
+}
+
+func (l *udpLink) Idle() { l.shift.idle() }
 
 // Poll implements Link.
 func (l *udpLink) Poll() int {
@@ -124,11 +131,32 @@ func (l *udpLink) read() {
 		switch {
 		case l.closed.Load():
 			return
-		case !drained || l.shift.doze(idles):
+		case !drained || l.linger() || l.shift.doze(idles):
 		case l.ready.wait() != nil:
 			return
 		}
 	}
+}
+
+// lingerLooks is how often linger looks: about as long as a sender takes for a
+// train. To sleep and be woken for each costs both ends more.
+const lingerLooks = 24
+
+// linger stays for the next train of a stream a little; it tells whether one came.
+func (l *udpLink) linger() bool {
+	r := &l.rx
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.long {
+		return false
+	}
+	for range lingerLooks {
+		if n, drained := r.receive(l); n > 0 || !drained {
+			return true
+		}
+	}
+	r.long = false
+	return false
 }
 
 // Close implements Link.

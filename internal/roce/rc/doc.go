@@ -30,8 +30,8 @@
 //     not start a storm.
 //   - a request completes exactly once, in order; a request that cannot be sent
 //     (bad lkey, failed bind) waits until it is at head to fail.
-//   - a long READ is asked for in pieces of at most 256 KiB or half the largest
-//     window; each counts against max_rd_atomic. So what comes back is bounded by
+//   - a long READ is asked for in pieces of at most Config.ReadChunk or half the
+//     largest window; each counts against max_rd_atomic. So what comes back is bounded by
 //     the window too, which one piece alone may exceed.
 //   - LOCAL_INV waits until it is at head: a packet sent again must still find
 //     its memory. BIND_MW runs when it is reached, once.

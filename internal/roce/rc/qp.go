@@ -23,9 +23,12 @@ type Config struct {
 	Sink     Sink
 	SRQ      RecvSource // nil for a receive queue of its own
 	Window   int        // packets in flight at most; 0 is 256
-	Probe    int64      // ns of silence, at least, after which the peer is asked, and twice that, ...; 0: not before the ACK timeout
-	Stats    *Stats     // what to count in, shared by many; nil: nothing
-	PKey     uint16     // 0 is 0xffff
+	// ReadChunk is how many bytes one READ asks for at most; 0 is 128 KiB. They come
+	// back at once whatever the window is: the socket must have room.
+	ReadChunk int
+	Probe     int64  // ns of silence, at least, after which the peer is asked, and twice that, ...; 0: not before the ACK timeout
+	Stats     *Stats // what to count in, shared by many; nil: nothing
+	PKey      uint16 // 0 is 0xffff
 }
 
 // maxProbes bounds how often a silent peer is asked before its time.
@@ -73,6 +76,9 @@ type QP struct {
 func New(cfg Config) *QP {
 	if cfg.Window <= 0 {
 		cfg.Window = 256
+	}
+	if cfg.ReadChunk <= 0 {
+		cfg.ReadChunk = readChunk
 	}
 	if cfg.PKey == 0 {
 		cfg.PKey = 0xffff

@@ -55,11 +55,11 @@ type Stats struct {
 	Repeats  uint64 // packets of the peer that came again
 }
 
-// readChunk is how many bytes one READ asks for at most.
-const readChunk = 256 << 10
+// readChunk is how many bytes one READ asks for at most, unless Config says.
+const readChunk = 128 << 10
 
 // setMTU sets the path MTU and what depends on it, in state INIT.
 func (q *QP) setMTU(mtu int) {
 	q.mtu = mtu
-	q.chunk = min(max(readChunk/int64(mtu), 1), max(q.win.most/2, 1))
+	q.chunk = min(max(int64(q.cfg.ReadChunk/mtu), 1), max(q.win.most/2, 1))
 }
