@@ -64,6 +64,9 @@ func TestCloseUnsignalled(t *testing.T) {
 		_, err := a.submit()
 		a.send.Unlock()
 		require.NoError(t, err)
+		time.Sleep(time.Millisecond) // it is done, and nothing says so
+		synctest.Wait()
+		require.Zero(t, ended)
 		start := time.Now()
 		require.NoError(t, a.Close())
 		require.Less(t, time.Since(start), time.Second)
@@ -216,6 +219,16 @@ func TestSharedReceiveNotices(t *testing.T) {
 		require.Equal(t, before, db.engines[0].Stats().Reserved)
 		_, err = db.Prepare(netip.Addr{}, Config{Shared: s})
 		require.ErrorIs(t, err, verbs.ErrClosed)
+
+		// rxe sends this event and no other.
+		s, err = db.NewSharedReceive(SharedReceiveConfig{Depth: 256})
+		require.NoError(t, err)
+		a, b = pairOf(t, da, db, Config{}, Config{Shared: s, RecvDepth: 16, DeadAfter: -1})
+		db.event(verbs.AsyncEvent{Type: verbs.EventQPLastWQEReached, QP: b.qp})
+		require.ErrorIs(t, b.Err(), errFlushed)
+		require.NoError(t, a.Close())
+		require.NoError(t, b.Close())
+		require.NoError(t, s.Close())
 	})
 }
 
