@@ -15,6 +15,7 @@ bin: deps
 	go test -c -o bin/suite.test ./test/suite
 	go test -c -o bin/qp.test ./qp
 	go test -c -o bin/mr.test ./mr
+	go test -c -o bin/dpu.test ./dpu
 	go test -c -o bin/rpc.test ./rpc
 
 bin/door: bin

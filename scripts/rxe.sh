@@ -21,6 +21,9 @@ gts --jsonfile "bin/log/suite-$kernel.json" --raw-command -- bash -o pipefail -c
 		bin/suite.test -test.v=test2json -test.timeout 19m | go tool test2json -t -p suite"
 [ "$kernel" = 6.1 ] || exit 0
 
+echo "rxe: what package dpu finds out about rxe"
+bin/softroce run -fail-on-warn -timeout 3m -- env ZRDMA_DEVICE=rxe0 bin/dpu.test -test.run '^TestRXECapabilities$' -test.v
+
 echo "rxe: packages mr and qp"
 bin/softroce run -fail-on-warn -timeout 6m -- sh scripts/rxe-qp.sh
 

@@ -28,4 +28,6 @@ echo "soft: reliable connections over a bad network"
 run lossy lossy "$reliable" none || bad=1
 # Allocations are counted without the race detector.
 ZRDMA_TEST_DEVICE=memory go test -count=1 -run TestAllocs ./test/suite || bad=1
+go test -count=1 -p 1 -run 'Allocs$|NoAllocation$|IsAllocated$|AllocatesNothing$' \
+	./internal/roce/... ./mr ./qp ./rpc || bad=1
 exit $bad
