@@ -17,6 +17,7 @@ const (
 // responder is the receiving half; its invariants are in the package comment.
 type responder struct {
 	epsn    int64
+	plain   int64 // the last packet of a SEND or WRITE: what an ACK may name
 	msn     uint32
 	nakSent bool  // this gap was reported
 	ackDue  bool  // FlushAcks owes an ACK
@@ -245,6 +246,7 @@ func (q *QP) writeIn(p *wire.Packet) {
 // accept steps over the packet expected.
 func (q *QP) accept(p *wire.Packet, last bool) {
 	r := &q.resp
+	r.plain = r.epsn
 	r.epsn++
 	if last {
 		r.msn = (r.msn + 1) & wire.PSNMask

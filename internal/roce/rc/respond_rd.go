@@ -228,7 +228,8 @@ func (q *QP) AckCanWait() bool {
 }
 
 // FlushAcks sends the one ACK or NAK that the packets since the last call have
-// earned. The caller calls it at the end of every batch of input. While READ
+// earned. An ACK never names the packet of a READ or an atomic: rxe would take
+// that for its response, and complete the request without its data. The caller calls it at the end of every batch of input. While READ
 // responses wait, Pump does it behind them.
 func (q *QP) FlushAcks() {
 	r := &q.resp
@@ -236,7 +237,7 @@ func (q *QP) FlushAcks() {
 		return
 	}
 	q.segs = q.segs[:0]
-	q.pkt = wire.Packet{Opcode: wire.RCAck, PSN: narrow(r.epsn - 1), Syndrome: synAck, MSN: r.msn}
+	q.pkt = wire.Packet{Opcode: wire.RCAck, PSN: narrow(r.plain), Syndrome: synAck, MSN: r.msn}
 	if r.nakDue != 0 {
 		q.pkt.PSN, q.pkt.Syndrome = narrow(r.nakPSN), r.nakDue
 	}

@@ -169,6 +169,36 @@ func TestDuplicateAtomicsAreReplayed(t *testing.T) {
 }
 
 // TestReplayForgetsOldAtomics: an atomic beyond the cache is not executed again.
+// TestAcksNameNoAtomic: an ACK that arrives where the response of an atomic was
+// lost must not pass for it; so it names the last SEND or WRITE, also for a
+// duplicate.
+func TestAcksNameNoAtomic(t *testing.T) {
+	n := newNet(t, defaults())
+	n.b.keep = true
+	n.b.postRecv(1, make([]byte, 8))
+	key, base := n.b.reg(make([]byte, 64), allAccess)
+	acks := func(ps ...wire.Packet) (psns []uint32) {
+		n.b.log = nil
+		for i := range ps {
+			n.b.qp.Input(0, &ps[i])
+		}
+		n.b.qp.Pump(0, 64)
+		n.b.qp.FlushAcks()
+		for _, p := range n.b.log {
+			if p.Opcode == wire.RCAck {
+				psns = append(psns, p.PSN)
+			}
+		}
+		return psns
+	}
+	send := wire.Packet{Opcode: wire.RCSendOnly, PSN: 7, AckReq: true}
+	add := wire.Packet{Opcode: wire.RCFetchAdd, PSN: 8, VA: base, RKey: key, Swap: 1, AckReq: true}
+	read := wire.Packet{Opcode: wire.RCReadRequest, PSN: 9, VA: base, RKey: key, DMALen: 8, AckReq: true}
+	require.Equal(t, []uint32{7}, acks(send, add, read))
+	require.Equal(t, []uint32{7}, acks(send))
+	require.Equal(t, []uint32{7}, acks(add, send))
+}
+
 func TestReplayForgetsOldAtomics(t *testing.T) {
 	n := newNet(t, defaults()) // 4 remembered
 	mem := make([]byte, 8)

@@ -86,6 +86,7 @@ func (q *QP) set(a *provider.QPAttr, mask provider.QPAttrMask) {
 	}
 	if has(provider.QPAttrRQPSN) {
 		q.resp.epsn = psnBase + int64(a.RQPSN&wire.PSNMask)
+		q.resp.plain = q.resp.epsn - 1
 	}
 	if has(provider.QPAttrSQPSN) {
 		x := psnBase + int64(a.SQPSN&wire.PSNMask)
