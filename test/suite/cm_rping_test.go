@@ -1,8 +1,11 @@
 package suite_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +17,33 @@ import (
 	"github.com/zrdma/zrdma/verbs/rdmacm"
 )
 
+// listeningRDMA waits until the program has an RDMA listener. It asks the kernel:
+// to bind the same port, and fail, would take it from a program about to bind it.
+func (p *tool) listeningRDMA(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(toolLimit); ; time.Sleep(20 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), "%v does not listen: %s", p.cmd.Args, p.out.String())
+		select {
+		case err := <-p.done:
+			require.Fail(t, "the server ended", "%v: %v: %s", p.cmd.Args, err, p.out.String())
+		default:
+		}
+		out, err := exec.Command("rdma", "-j", "resource", "show", "cm_id").CombinedOutput()
+		require.NoError(t, err, "rdma: %s", out)
+		var ids []struct {
+			State string `json:"state"`
+			PID   int    `json:"pid"`
+		}
+		require.NoError(t, json.Unmarshal(out, &ids), "rdma: %s", out)
+		for _, id := range ids {
+			// What the kernel calls pid is the thread that made the identifier.
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d/task/%d", p.cmd.Process.Pid, id.PID)); err == nil && id.State == "LISTEN" {
+				return
+			}
+		}
+	}
+}
+
 // rpingServer starts an rping server on a port of its own and waits for it.
 func (e *env) rpingServer(prog string, addr netip.Addr, args ...string) (*tool, uint16) {
 	e.t.Helper()
@@ -24,23 +54,7 @@ func (e *env) rpingServer(prog string, addr netip.Addr, args ...string) (*tool, 
 	at := free.LocalAddr()
 	require.NoError(e.t, free.Close())
 	p := startTool(e.t, append([]string{prog, "-s", "-a", addr.String(), "-p", strconv.Itoa(int(at.Port())), "-v"}, args...)...)
-	// The port is taken once the server has bound it, just before it listens.
-	for end := time.Now().Add(toolLimit); ; time.Sleep(20 * time.Millisecond) {
-		require.True(e.t, time.Now().Before(end), "the server does not listen: %s", p.out.String())
-		select {
-		case err := <-p.done:
-			require.Fail(e.t, "the server ended", "%v: %s", err, p.out.String())
-		default:
-		}
-		probe, err := ch.CreateID(rdmacm.PSTCP)
-		require.NoError(e.t, err)
-		err = probe.BindAddr(at)
-		require.NoError(e.t, probe.Close())
-		if err != nil {
-			break
-		}
-	}
-	time.Sleep(100 * time.Millisecond)
+	p.listeningRDMA(e.t)
 	return p, at.Port()
 }
 
