@@ -116,6 +116,7 @@ func (c *Conn) drain() {
 		t := time.NewTimer(lastRecvLimit)
 		select {
 		case <-c.lastRecv:
+		case <-c.lost:
 		case <-t.C:
 		}
 		t.Stop()
@@ -125,6 +126,9 @@ func (c *Conn) drain() {
 		t := time.NewTimer(pause)
 		select {
 		case <-c.stir:
+		case <-c.lost:
+			t.Stop()
+			return // a destroyed queue pair takes the completions that nobody has read along
 		case <-t.C:
 		}
 		t.Stop()

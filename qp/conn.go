@@ -84,6 +84,7 @@ type Conn struct {
 	quiet    chan struct{} // closed when no completion is to come any more
 	gone     chan struct{} // closed when nothing is in flight and the queue pair is destroyed
 	stir     chan struct{} // a token: completions came after the end
+	lost     chan struct{} // closed when the connection manager has destroyed the queue pair
 	flushed  bool          // everything posted has completed; written before quiet is closed
 	razing   sync.Once     // of destroy
 	razed    atomic.Bool   // the queue pair was destroyed

@@ -73,6 +73,7 @@ func (d *Device) dial(ctx context.Context, peer netip.AddrPort, cfg Config) (_ *
 		Setup: func(rc *rdmacm.Conn) error { return c.attach(rc.QP) },
 	})
 	if err != nil {
+		close(c.lost)
 		return nil, err
 	}
 	if err := c.managed(rc); err != nil {

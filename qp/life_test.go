@@ -51,6 +51,29 @@ func TestDialRefused(t *testing.T) {
 	})
 }
 
+// A refusal flushes the queue pair, of which the engine learns, and then destroys
+// it, with what the engine has not read: nothing waits for that.
+func TestQueuePairLostWhileDraining(t *testing.T) {
+	inVirtual(t, func(t *testing.T, _ *rdmatest.Network, da, _ *Device) {
+		c, err := da.newConn(Config{Raw: true, RecvDepth: 3 * pollBatch})
+		require.NoError(t, err)
+		p, err := da.pd.CreateQP(c.queues())
+		require.NoError(t, err)
+		require.NoError(t, p.Modify(verbs.QPAttr{State: verbs.QPSInit, PortNum: da.port},
+			verbs.QPAttrState|verbs.QPAttrPKeyIndex|verbs.QPAttrPort|verbs.QPAttrAccessFlags))
+		require.NoError(t, c.attach(p))
+		c.eng.turn.Lock() // the engine reads one batch, and waits with it
+		c.end(errors.New("refused"))
+		synctest.Wait()
+		require.NoError(t, p.Close())
+		close(c.lost)
+		c.eng.turn.Unlock()
+		start := time.Now()
+		c.unmake()
+		require.Less(t, time.Since(start), time.Second)
+	})
+}
+
 // Work without a completion of its own at the end of the queue does not hold up Close.
 func TestCloseUnsignalled(t *testing.T) {
 	inVirtual(t, func(t *testing.T, _ *rdmatest.Network, da, db *Device) {

@@ -34,7 +34,7 @@ func (d *Device) newConn(cfg Config) (_ *Conn, err error) {
 		}()
 	}
 	c := &Conn{cfg: cfg, dev: d, eng: eng, log: cfg.Logger, flow: !cfg.Raw, lastRecv: make(chan struct{}), hung: make(chan struct{}), stir: make(chan struct{}, 1),
-		done: make(chan struct{}), quiet: make(chan struct{}), gone: make(chan struct{})}
+		done: make(chan struct{}), quiet: make(chan struct{}), gone: make(chan struct{}), lost: make(chan struct{})}
 	if c.log == nil {
 		c.log = d.log
 	}
