@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/zrdma/zrdma/test/softroce/internal/guest"
+	"github.com/zrdma/zrdma/test/softroce/internal/tsc"
 )
 
 const qemuProgram = "qemu-system-x86_64"
@@ -53,6 +54,11 @@ func kernelArgs(accel string) string {
 		// All of them have one counter of time; without a word the kernel distrusts
 		// it and asks the emulated HPET, which takes a system call and QEMU's lock.
 		args += " tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_timeout=300 mitigations=off"
+		// It measures that counter by emulated timers. On a busy host it was wrong by
+		// a factor of fifty, and every timeout in the guest with it. So it is told.
+		if khz := tsc.KHz(); khz > 0 {
+			args += fmt.Sprintf(" tsc_early_khz=%d", khz)
+		}
 	}
 	return args
 }
