@@ -113,7 +113,7 @@ func (c *Conn) managed(rc *rdmacm.Conn) error {
 		case err == nil:
 			c.end(ErrPeerClosed)
 		case c.life.Err() == nil:
-			c.end(err)
+			c.end(removed(err)) // the connection manager may be the first to hear of it
 		}
 	}()
 	return nil

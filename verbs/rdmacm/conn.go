@@ -95,13 +95,25 @@ func (c *Conn) Disconnect() error { return c.ID.Disconnect() }
 
 // WaitDisconnected waits until either side has ended the connection. Call
 // Disconnect then, so that work requests on this side are flushed, and Close.
+//
+// EventUnreachable ends no wait: Linux sends it, from 6.0 on, when the peer's
+// link layer address changes or is forgotten, as after a link that was down for
+// a moment. Whether the peer is gone is for the queue pair's retries to find out.
 func (c *Conn) WaitDisconnected(ctx context.Context) error {
-	_, err := c.ID.wait(ctx, EventDisconnected, StepConnect)
-	var ce *ConnectError
-	if errors.As(err, &ce) && ce.Event == 0 {
-		return ce.Cause
+	for {
+		_, err := c.ID.wait(ctx, EventDisconnected, StepConnect)
+		var ce *ConnectError
+		if !errors.As(err, &ce) {
+			return err
+		}
+		switch ce.Event {
+		case 0:
+			return ce.Cause
+		case EventUnreachable:
+			continue
+		}
+		return err
 	}
-	return err
 }
 
 // Close disconnects and frees everything that was made for the connection: the
