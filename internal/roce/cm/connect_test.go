@@ -306,6 +306,34 @@ func TestQueuePairThatCannotConnect(t *testing.T) {
 	})
 }
 
+// Who hears that he is connected may end that at once: the RTU still goes first.
+func TestDisconnectAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t)
+		p.ask()
+		p.s, _ = p.l.request()
+		p.sq = p.s.makeQP()
+		p.net.set(func(_, _ netip.Addr, b mad, deliver func()) {
+			if h, _ := parseHeader(&b); h.attr == attrRTU {
+				time.Sleep(time.Millisecond) // a sender that lost its processor
+			}
+			deliver()
+		})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.c.next(provider.CMEventEstablished)
+			require.NoError(t, p.c.Disconnect())
+		}()
+		require.NoError(t, p.s.Accept(&params))
+		<-done
+		p.s.next(provider.CMEventEstablished)
+		p.s.next(provider.CMEventDisconnected)
+		require.NoError(t, p.s.Disconnect())
+		p.c.next(provider.CMEventDisconnected)
+	})
+}
+
 func TestDisconnectBoth(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t).connect()

@@ -24,14 +24,16 @@ type Manager struct {
 	pdMu sync.Mutex
 	pd   provider.PD // guarded by pdMu: of ids that bring none
 
-	mu      sync.Mutex
-	mc      *machine          // guarded by mu, as all below
-	timer   *time.Timer       // runs out at timerAt
-	timerAt time.Time         // zero when it does not run
-	ports   map[portKey][]*id // who is bound
-	ids     map[*id]struct{}  // open ones
-	gone    bool              // the device is
-	closed  bool
+	mu       sync.Mutex
+	mc       *machine          // guarded by mu, as all below
+	timer    *time.Timer       // runs out at timerAt
+	timerAt  time.Time         // zero when it does not run
+	ports    map[portKey][]*id // who is bound
+	ids      map[*id]struct{}  // open ones
+	gone     bool              // the device is
+	queue    []outgoing        // to be sent
+	flushing bool              // a goroutine sends what is in queue
+	closed   bool
 }
 
 // limits are the device's.
@@ -80,8 +82,14 @@ func (m *Manager) setup() {
 
 // batch is what is to be done once no lock is held.
 type batch struct {
-	sends []datagram
+	sends bool // something of it is in Manager.queue
 	steps []func()
+}
+
+// outgoing is a datagram in the order in which the machine made it.
+type outgoing struct {
+	datagram
+	of *batch
 }
 
 // locked runs f on the machine and adds to b what comes of it.
@@ -97,10 +105,19 @@ func (m *Manager) collect(b *batch) {
 	for i := range m.mc.out.notices {
 		m.deliver(b, &m.mc.out.notices[i])
 	}
-	b.sends = append(b.sends, m.mc.out.sends...)
+	m.enqueue(b)
 	clear(m.mc.out.notices)
-	m.mc.out.notices, m.mc.out.sends = m.mc.out.notices[:0], nil
+	m.mc.out.notices = m.mc.out.notices[:0]
 	m.rearm()
+}
+
+// enqueue puts what the machine sends behind what was sent before. It is called
+// with mu held.
+func (m *Manager) enqueue(b *batch) {
+	for _, d := range m.mc.out.sends {
+		m.queue, b.sends = append(m.queue, outgoing{d, b}), true
+	}
+	m.mc.out.sends = nil
 }
 
 func (m *Manager) rearm() {
@@ -134,27 +151,51 @@ func (m *Manager) tick() {
 
 // run does what locked left to do. It gives the first error of a send.
 func (m *Manager) run(b *batch) (err error) {
-	if len(b.sends) > 0 {
-		addrs := m.port.Addrs()
-		for i := range b.sends {
-			d := &b.sends[i]
-			src, ok := own(addrs, d.src)
-			if !ok {
-				continue // it was taken from the device meanwhile
-			}
-			dst := d.dst
-			if dst.IsLinkLocalUnicast() {
-				dst = dst.WithZone(src.Zone())
-			}
-			if e := m.port.SendMAD(src, dst, d.mad[:]); e != nil && err == nil {
-				err = e
-			}
-		}
+	if b.sends {
+		err = m.flush(b)
 	}
 	for _, f := range b.steps {
 		f()
 	}
 	return err
+}
+
+// flush sends what is in the queue, in order: whom an event has told of a
+// connection may end it at once, and his DREQ must not overtake the RTU. A
+// goroutine that finds another sending leaves its datagrams to that one; an error
+// is not seen then, and is like a loss.
+func (m *Manager) flush(b *batch) (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.flushing {
+		return nil
+	}
+	m.flushing = true
+	for len(m.queue) > 0 {
+		q := m.queue
+		m.queue = nil
+		m.mu.Unlock()
+		for i := range q {
+			if e := m.send(&q[i].datagram); e != nil && err == nil && q[i].of == b {
+				err = e
+			}
+		}
+		m.mu.Lock()
+	}
+	m.flushing = false
+	return err
+}
+
+func (m *Manager) send(d *datagram) error {
+	src, ok := own(m.port.Addrs(), d.src)
+	if !ok {
+		return nil // it was taken from the device meanwhile
+	}
+	dst := d.dst
+	if dst.IsLinkLocalUnicast() {
+		dst = dst.WithZone(src.Zone())
+	}
+	return m.port.SendMAD(src, dst, d.mad[:])
 }
 
 func (m *Manager) do(f func(now time.Time)) error {
@@ -224,7 +265,7 @@ func (m *Manager) Close() {
 	m.mu.Lock()
 	if !m.closed && !m.gone {
 		m.mc.farewell(time.Now())
-		b.sends = m.mc.out.sends
+		m.enqueue(&b)
 	}
 	m.closed = true
 	m.forget()
