@@ -59,6 +59,7 @@ check: deps
 bench: bin
 	go run ./bench
 	cd bench/soft && go run . -rounds 3
+	cd bench/rpc && go run . -rounds 5
 
 coverage:
 	go run ./internal/coverage/cmd/coverage
