@@ -32,6 +32,9 @@ func (c *Conn) end(cause error) {
 	}
 	// From here on nothing is posted: what was is flushed.
 	c.send.Lock()
+	if !c.send.down {
+		c.ring()
+	}
 	c.send.down = true
 	c.send.Unlock()
 	if c.recv.own {
@@ -148,9 +151,9 @@ func (c *Conn) mark() {
 	}
 	p := &q.ring[q.tail%n]
 	*p = pending{kind: control, flights: p.flights[:0], signaled: true}
-	q.wr = append(q.wr[:0], verbs.SendWR{ID: q.tail, Opcode: verbs.WRRDMAWrite, Flags: verbs.SendSignaled})
+	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRRDMAWrite, Flags: verbs.SendSignaled}, p)
 	q.controls++
-	if n, err := c.submit(); n == 0 {
+	if n, err := c.submit(1); n == 0 {
 		q.controls--
 		if !errors.Is(err, verbs.ErrClosed) {
 			c.log.Debug("qp: no marker in the error state", "peer", c.name, "err", err)

@@ -100,8 +100,8 @@ type Conn struct {
 	stats connStats
 }
 
-// sendQueue is the work requests posted and not completed, in order: a ring by
-// running number, which is the WR ID.
+// sendQueue is the work requests not completed, in order: a ring by running
+// number, which is the WR ID. The last of them, those in wr, wait for the doorbell.
 type sendQueue struct {
 	sync.Mutex
 	ring       []pending
@@ -109,8 +109,11 @@ type sendQueue struct {
 	bytes      uint64 // of the operations in flight
 	quiet      int    // unsignalled since the last signalled one
 	wr         []verbs.SendWR
-	sge        []verbs.SGE
-	controls   int // control messages in flight
+	sge        []verbs.SGE // of wr
+	data       []byte      // of wr, inline: copies
+	joining    bool        // somebody is about to ring the doorbell
+	joinAt     int64       // since when, in ns of the device's clock
+	controls   int         // control messages in flight
 	control    [controlSize]byte
 	probing    bool       // one of them is a probe
 	down       bool       // the queue pair takes no more

@@ -33,8 +33,8 @@ func (c *Conn) PostControl(ctx context.Context, wr verbs.SendWR, done func(error
 	}
 	wr.ID, q.quiet = q.tail, 0
 	wr.Flags |= verbs.SendSignaled
-	q.wr = append(q.wr[:0], wr)
-	n, err := c.submit()
+	q.add(wr, p)
+	n, err := c.submit(1)
 	if n > 0 && wr.Opcode == verbs.WRBindMW {
 		if c.windows == nil {
 			c.windows = map[verbs.RKey]*verbs.MW{}

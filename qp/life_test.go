@@ -84,7 +84,7 @@ func TestCloseUnsignalled(t *testing.T) {
 		require.NoError(t, a.slots.take(t.Context(), 1))
 		a.send.Lock() // as after a batch of which the device refused the last
 		require.NoError(t, a.prepare(&op, nil, false))
-		_, err := a.submit()
+		_, err := a.submit(1)
 		a.send.Unlock()
 		require.NoError(t, err)
 		time.Sleep(time.Millisecond) // it is done, and nothing says so

@@ -65,6 +65,12 @@ type Op struct {
 	// that it has granted for what this message answers.
 	Invalidate verbs.RKey
 
+	// Join lets the doorbell of an operation posted alone, without Done, wait until
+	// other goroutines that are ready to run have posted theirs, so that one doorbell
+	// does for all. Set it where there are such: alone it costs a turn of the
+	// scheduler. If the device refuses it after all, the connection ends.
+	Join bool
+
 	Fence     bool // wait for the READs and atomics before it
 	Solicited bool // wake a peer that waits for solicited events only
 

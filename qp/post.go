@@ -3,6 +3,7 @@ package qp
 import (
 	"context"
 	"fmt"
+	"runtime"
 
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/verbs"
@@ -135,25 +136,77 @@ func (c *Conn) enqueue(ops []Op, call *call) (int, error) {
 	if q.down {
 		return 0, c.Err()
 	}
-	q.wr, q.sge = q.wr[:0], q.sge[:0]
+	join := len(ops) == 1 && ops[0].Join && ops[0].Done == nil && call == nil
 	for i := range ops {
-		if err := c.prepare(&ops[i], call, i == len(ops)-1); err != nil {
-			c.undo(q.tail, i)
+		if err := c.prepare(&ops[i], call, i == len(ops)-1 && !join); err != nil {
+			c.undo(i)
 			return 0, at(i, len(ops), err)
 		}
 	}
-	n, err := c.submit()
+	if join {
+		if c.join() {
+			return 1, nil
+		}
+		c.signalLast()
+	}
+	n, err := c.submit(len(ops))
 	if err != nil {
 		return n, at(n, len(ops), fmt.Errorf("qp: %d of %d operations were posted: %w", n, len(ops), err))
 	}
 	return n, nil
 }
 
+const (
+	// joinMost is how many operations wait for their doorbell at most, joinFor how
+	// many ns once another comes.
+	joinMost = 32
+	joinFor  = 100_000
+)
+
+// join leaves the doorbell of the operation just prepared to somebody else, or
+// rings it after those who are about to post have done so: callers woken by one
+// batch of completions come in a row. false: it is to be rung now. The lock of the
+// send queue is held, but not while others have their turn.
+func (c *Conn) join() bool {
+	q := &c.send
+	switch {
+	case len(q.wr) >= joinMost:
+		return false
+	case q.joining:
+		return c.dev.now()-q.joinAt < joinFor
+	}
+	q.joining, q.joinAt = true, c.dev.now()
+	q.Unlock()
+	runtime.Gosched()
+	q.Lock()
+	q.joining = false
+	c.ring()
+	return true
+}
+
+// ring rings the doorbell for what waits for it. The lock of the send queue is held.
+func (c *Conn) ring() {
+	if len(c.send.wr) > 0 {
+		c.signalLast()
+		_, _ = c.submit(0) // an error is the connection's end
+	}
+}
+
+// signalLast makes the last operation that waits for the doorbell tell of all
+// before it.
+func (c *Conn) signalLast() {
+	q := &c.send
+	w := &q.wr[len(q.wr)-1]
+	w.Flags |= verbs.SendSignaled
+	q.ring[w.ID%uint64(len(q.ring))].signaled = true
+	q.quiet = 0
+}
+
 // prepare takes the buffers of an operation and builds its work request, behind
-// those built before.
+// those that wait for the doorbell.
 func (c *Conn) prepare(o *Op, call *call, last bool) error {
 	q := &c.send
-	p := &q.ring[(q.tail+uint64(len(q.wr)))%uint64(len(q.ring))]
+	p := &q.ring[q.tail%uint64(len(q.ring))]
 	fl, err := mr.TakeAll(p.flights[:0], o.direction(), o.Bufs...)
 	if err != nil {
 		return err
@@ -173,7 +226,13 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 		p.bytes += uint64(s.Length)
 		p.size += s.Length
 	}
-	w := verbs.SendWR{ID: q.tail + uint64(len(q.wr)), SGList: q.sge[from:], Inline: o.Data, RemoteAddr: o.Remote.Addr, RKey: o.Remote.RKey}
+	data := o.Data
+	if o.Join && len(data) > 0 { // the caller's again before the doorbell
+		at := len(q.data)
+		q.data = append(q.data, data...)
+		data = q.data[at:]
+	}
+	w := verbs.SendWR{ID: q.tail, SGList: q.sge[from:], Inline: data, RemoteAddr: o.Remote.Addr, RKey: o.Remote.RKey}
 	if o.Fence {
 		w.Flags |= verbs.SendFence
 	}
@@ -213,45 +272,64 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 		p.signaled = true
 		q.quiet = 0
 	}
-	q.wr = append(q.wr, w)
+	q.add(w, p)
 	return nil
+}
+
+// add puts a work request behind those that wait for the doorbell. p is its place
+// in the ring.
+func (q *sendQueue) add(w verbs.SendWR, p *pending) {
+	q.wr = append(q.wr, w)
+	q.bytes += p.bytes
+	q.tail++
 }
 
 func (c *Conn) signalEvery() int { return max(c.cfg.SendDepth/4, 1) }
 
-// submit rings the doorbell for what was prepared.
-func (c *Conn) submit() (int, error) {
+// submit rings the doorbell for what was prepared; the last mine of it are the
+// caller's, who gets to know how many of those were posted. Those of others that
+// the device refuses end the connection, and with it.
+func (c *Conn) submit(mine int) (int, error) {
 	q := &c.send
-	want := len(q.wr)
+	want, first := len(q.wr), q.wr[0].ID
 	n, err := c.qp.PostSend(q.wr)
 	c.stats.doorbells.Add(1)
 	c.stats.posted.Add(uint64(n))
-	if n < want {
-		c.undo(q.tail+uint64(n), want-n)
+	if n > 0 && q.head == first {
+		c.waits.Store(c.dev.now())
+	}
+	if refused := want - n; refused > 0 {
 		if n > 0 && q.wr[n-1].Flags&verbs.SendSignaled == 0 {
 			// The one that would have told of these was refused.
 			q.quiet = c.signalEvery()
 		}
+		back := min(refused, mine)
+		c.undo(back)
+		if refused > back {
+			// Their callers were told that they are posted: they complete, as flushed,
+			// when the queue pair is gone. Nothing may come behind them.
+			q.down = true
+			go c.end(fmt.Errorf("qp: the device refused an operation: %w", err))
+		}
+		mine -= back
 	} else {
 		err = nil // all are in the device's hands, whatever it says
 	}
-	if n > 0 && q.head == q.tail {
-		c.waits.Store(c.dev.now())
-	}
-	for i := range n {
-		q.bytes += q.ring[(q.tail+uint64(i))%uint64(len(q.ring))].bytes
-	}
-	q.tail += uint64(n)
-	return n, err
+	q.wr, q.sge, q.data = q.wr[:0], q.sge[:0], q.data[:0]
+	return mine, err
 }
 
-// undo takes back n operations from number from on, that were not posted.
-func (c *Conn) undo(from uint64, n int) {
-	for i := range n {
-		p := &c.send.ring[(from+uint64(i))%uint64(len(c.send.ring))]
+// undo takes back the last n operations, which were not posted.
+func (c *Conn) undo(n int) {
+	q := &c.send
+	for range n {
+		q.tail--
+		q.wr = q.wr[:len(q.wr)-1]
+		p := &q.ring[q.tail%uint64(len(q.ring))]
 		for _, f := range p.flights {
 			f.Undo()
 		}
+		q.bytes -= p.bytes
 		c.in.returnGrant(p.grant)
 		*p = pending{flights: p.flights[:0]}
 	}
@@ -276,10 +354,10 @@ func (c *Conn) sendControl(probe bool) {
 		body[0] = controlProbe
 	}
 	q.quiet = 0
-	q.wr = append(q.wr[:0], verbs.SendWR{ID: q.tail, Opcode: verbs.WRSendWithImm, Flags: verbs.SendSignaled, Imm: immControl | uint32(grant), Inline: body[:]})
+	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRSendWithImm, Flags: verbs.SendSignaled, Imm: immControl | uint32(grant), Inline: body[:]}, p)
 	q.controls++
 	q.probing = q.probing || probe
-	if n, err := c.submit(); n == 0 {
+	if n, err := c.submit(1); n == 0 {
 		q.controls--
 		if probe {
 			q.probing = false

@@ -19,6 +19,7 @@ type clientSession struct {
 	*session
 	c    *Client
 	next atomic.Uint32 // data queue pairs take turns
+	busy atomic.Int32  // used, for who does not hold mu
 	idle idleEntry     // among those that may be closed when memory is short
 
 	mu    sync.Mutex
@@ -43,7 +44,8 @@ type call struct {
 	ready    chan struct{} // one token: msg is there
 	msg      message
 	wc       qp.Message // msg lies in its Buf
-	answered bool       // guarded by clientSession.mu; msg and wc are then fixed
+	answered bool       // guarded by clientSession.mu; msg, wc and lost are then fixed
+	lost     bool       // there is no msg: the session ended
 }
 
 func newClientSession(c *Client, gen uint32) *clientSession {
@@ -98,8 +100,9 @@ func (cs *clientSession) begin(ctx context.Context, conn *qp.Conn) (*call, error
 			s.busy = true
 			k := s.call
 			k.id, k.answered = uint64(s.gen)<<32|uint64(i), false
-			k.msg, k.wc, k.conn = message{}, qp.Message{}, conn
+			k.msg, k.wc, k.conn, k.lost = message{}, qp.Message{}, conn, false
 			cs.used++
+			cs.busy.Store(int32(cs.used))
 			cs.mu.Unlock()
 			return k, nil
 		}
@@ -139,13 +142,14 @@ func (cs *clientSession) finish(k *call) {
 	cs.mu.Lock()
 	select {
 	case <-k.ready:
-		_ = k.wc.Buf.Release()
+		k.drop()
 	default:
 	}
 	i := uint32(k.id)
 	cs.slots[i].busy = false
 	cs.free = append(cs.free, i)
 	cs.used--
+	cs.busy.Store(int32(cs.used))
 	cs.wake()
 	last := cs.used == 0 && cs.away
 	idle := cs.used == 0
@@ -155,6 +159,13 @@ func (cs *clientSession) finish(k *call) {
 	}
 	if last {
 		cs.session.end(errGoAway)
+	}
+}
+
+// drop releases an answer that nobody takes.
+func (k *call) drop() {
+	if !k.lost {
+		_ = k.wc.Buf.Release()
 	}
 }
 
@@ -216,6 +227,12 @@ func (cs *clientSession) gone(s *session, _ error) {
 	for len(cs.wait) > 0 {
 		cs.wake()
 	}
+	for i := range cs.slots {
+		if k := cs.slots[i].call; cs.slots[i].busy && !k.answered {
+			k.answered, k.lost = true, true
+			k.ready <- struct{}{}
+		}
+	}
 	cs.mu.Unlock()
 	cs.c.lose(cs)
 	go func() {
@@ -257,19 +274,20 @@ func (cs *clientSession) do(ctx context.Context, r *request, replay bool) (*Repl
 		return nil, err
 	}
 	r.trace.mark(posted)
-	select {
-	case <-k.ready:
-	case <-ctx.Done():
-		cs.cancel(k, gs)
-		return nil, ctx.Err()
-	case <-cs.done:
+	if done := ctx.Done(); done == nil {
+		<-k.ready
+	} else {
 		select {
 		case <-k.ready:
-		default:
-			memory := cs.reclaim(ctx, r, grants, r.idempotent)
-			cs.finish(k)
-			return nil, &lostError{sent: true, memory: memory, cause: cs.err()}
+		case <-done:
+			cs.cancel(k, gs)
+			return nil, ctx.Err()
 		}
+	}
+	if k.lost {
+		memory := cs.reclaim(ctx, r, grants, r.idempotent)
+		cs.finish(k)
+		return nil, &lostError{sent: true, memory: memory, cause: cs.err()}
 	}
 	r.trace.mark(received)
 	return cs.answer(ctx, k, r, grants)
@@ -303,7 +321,7 @@ func (cs *clientSession) request(ctx context.Context, k *call, r *request, grant
 		}
 		h.deadline = uint32(min(left.Microseconds()+1, math.MaxUint32))
 	}
-	p := parts{descs: descs[:r.n], body: r.body, stream: r.stream, offset: r.offset}
+	p := parts{descs: descs[:r.n], body: r.body, stream: r.stream, offset: r.offset, join: cs.busy.Load() > 1}
 	if r.stream {
 		h.flags |= flagStream
 	}
@@ -379,11 +397,12 @@ func (cs *clientSession) cancel(k *call, grants [2]*mr.Grant) {
 		defer grace.Stop()
 		select {
 		case <-k.ready:
-			_ = k.wc.Buf.Release()
-			cs.c.stats.fencedByAck.Add(1)
+			k.drop()
+			if !k.lost {
+				cs.c.stats.fencedByAck.Add(1)
+			}
 		case <-grace.C:
 			cs.c.stats.fencedHard.Add(1)
-		case <-cs.done:
 		}
 		cs.mu.Lock()
 		wc := k.wc.WC

@@ -14,7 +14,8 @@ import (
 	"github.com/zrdma/zrdma/qp"
 )
 
-// Handler answers calls of a method, in a goroutine of its own. An error that is
+// Handler answers calls of a method. It may block: each call that is handled has a
+// goroutine of its own meanwhile. An error that is
 // no *Error goes to the caller with the code Unknown. A handler that returns nil
 // without Reply has answered with nothing. c and what it lends are the handler's
 // until it returns.
@@ -69,7 +70,8 @@ type Server struct {
 	draining  bool
 	life      context.Context
 	die       context.CancelFunc
-	wg        sync.WaitGroup // sessions, handlers, accept loops
+	wg        sync.WaitGroup // sessions, calls, workers, accept loops
+	workers   workers
 	shared    *qp.SharedReceive
 	bytes     budget
 	stats     serverStats
@@ -102,6 +104,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	s := &Server{cfg: cfg, d: d, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{},
 		listeners: map[interface{ Close() error }]struct{}{}}
 	s.bytes.left.Store(cfg.MaxBytes)
+	s.workers.wg = &s.wg
 	s.life, s.die = context.WithCancel(context.Background())
 	if s.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: fenceGrace(cfg.DeadAfter)}); err != nil {
 		return nil, err
@@ -393,6 +396,7 @@ func (s *Server) Close() error {
 	for _, x := range ss {
 		x.session.end(ErrClosed)
 	}
+	s.workers.close()
 	s.wg.Wait()
 	if s.shared != nil {
 		if err := s.shared.Close(); err != nil {

@@ -40,6 +40,7 @@ type ServerCall struct {
 	prev  chan struct{} // done of the call before, of the same order key
 	done  chan struct{} // with an order key: closed when handled
 	trace *Stages
+	next  *ServerCall // in workers' queue
 
 	ctx callContext
 
@@ -91,7 +92,7 @@ func (ss *serverSession) request(m qp.Message, msg *message) {
 	}
 	ss.s.stats.calls.Add(1)
 	ss.s.wg.Add(1)
-	go c.run()
+	ss.s.workers.run(c)
 }
 
 // admit decides about a request before its data moves; one that it refuses is
@@ -139,6 +140,7 @@ func (ss *serverSession) admit(m qp.Message, msg *message, c *ServerCall) bool {
 	_, twice := ss.calls[msg.id]
 	if !over && !full && !twice {
 		ss.calls[msg.id] = c
+		ss.busy.Add(1)
 		if k := msg.order; k != 0 {
 			c.done = make(chan struct{})
 			if p := ss.orders[k]; p != nil {
@@ -302,6 +304,7 @@ func (c *ServerCall) settle() {
 	}
 	c.settled = true
 	delete(c.ss.calls, c.h.id)
+	c.ss.busy.Add(-1)
 	ack, taken := c.cancelled, c.taken
 	c.ss.mu.Unlock()
 	c.ss.s.bytes.give(c.bytes)
@@ -354,6 +357,7 @@ func (c *ServerCall) Reply(body []byte) error {
 		h.flags |= flagInvalidated
 		p.inv = d.RKey
 	}
+	p.join = c.ss.busy.Load() > 1
 	if err := c.ss.send(&c.ctx, c.conn, &h, p); err != nil {
 		c.await(false)
 		return err

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/zrdma/zrdma/qp"
 )
@@ -11,7 +12,8 @@ import (
 // serverSession is the server's half of a session.
 type serverSession struct {
 	*session
-	s *Server
+	s    *Server
+	busy atomic.Int32 // len(calls)
 
 	mu     sync.Mutex
 	calls  map[uint64]*ServerCall // being handled, or offering memory; guarded by mu, as all below

@@ -244,6 +244,7 @@ type parts struct {
 	body   []byte
 	inv    verbs.RKey // taken away from the peer's hands by the message
 	fence  bool       // not before the READs posted earlier have ended
+	join   bool       // others are about to send: qp.Op.Join
 }
 
 // build puts a message together. Without wait it does not wait for memory.
@@ -292,7 +293,7 @@ func (s *session) build(ctx context.Context, wait bool, c *qp.Conn, h *header, p
 		s.copied.Add(uint64(len(p.body)))
 	}
 	h.put(b, n)
-	d.op.Kind, d.op.Invalidate, d.op.Fence = qp.Send, p.inv, p.fence
+	d.op.Kind, d.op.Invalidate, d.op.Fence, d.op.Join = qp.Send, p.inv, p.fence, p.join
 	return d, nil
 }
 

@@ -86,7 +86,12 @@ func usage() report {
 	runtime.ReadMemStats(&m)
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return report{CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Mallocs: m.Mallocs}
+	r := report{CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Mallocs: m.Mallocs}
+	if device != nil {
+		l := device().Link
+		r.Packets, r.Sends, r.Receives = l.TxPackets, l.TxCalls, l.RxCalls
+	}
+	return r
 }
 
 // serve starts the server of a peer on loopback.

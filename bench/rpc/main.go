@@ -105,6 +105,8 @@ type report struct {
 	CPU  time.Duration
 	// Mallocs of the process so far.
 	Mallocs uint64
+	// Of the software device: packets sent, and system calls that sent and received.
+	Packets, Sends, Receives uint64
 	// Of a workload: operations, how long they took, and of one call the median
 	// and the 99th percentile.
 	Ops      int
@@ -118,6 +120,7 @@ type result struct {
 	cpu            float64 // seconds of both processes, an operation
 	p50, p99       time.Duration
 	client, server float64 // allocations an operation
+	packets, calls float64 // of the software device, an operation
 }
 
 func (r *result) text(w *workload) string {
@@ -128,7 +131,11 @@ func (r *result) text(w *workload) string {
 	} else {
 		s += fmt.Sprintf("  %9.2f CPU us each, %8.0f /CPU s", r.cpu*1e6, 1/r.cpu)
 	}
-	return s + fmt.Sprintf("  p50 %8.1f us  p99 %8.1f us  allocs %.2f + %.2f", us(r.p50), us(r.p99), r.client, r.server)
+	s += fmt.Sprintf("  p50 %8.1f us  p99 %8.1f us  allocs %.2f + %.2f", us(r.p50), us(r.p99), r.client, r.server)
+	if r.packets > 0 {
+		s += fmt.Sprintf("  %.2f packets, %.2f system calls each", r.packets, r.calls)
+	}
+	return s
 }
 
 func us(d time.Duration) float64 { return float64(d) / 1e3 }

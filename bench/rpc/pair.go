@@ -130,7 +130,13 @@ func (p *pair) measure(workload string, length time.Duration) (result, error) {
 		}
 	}
 	n := float64(run.Ops)
+	var packets, calls uint64
+	for i := range ends {
+		packets += after[i].Packets - before[i].Packets
+		calls += after[i].Sends - before[i].Sends + after[i].Receives - before[i].Receives
+	}
 	return result{
+		packets: float64(packets) / n, calls: float64(calls) / n,
 		rate: n / run.Elapsed.Seconds(),
 		cpu:  (after[0].CPU - before[0].CPU + after[1].CPU - before[1].CPU).Seconds() / n,
 		p50:  run.P50, p99: run.P99,

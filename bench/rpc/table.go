@@ -21,12 +21,14 @@ func table(res map[string]map[string][]result, ps []*pair) {
 		for _, p := range ps {
 			rs := by[p.name]
 			m := result{
-				rate:   median(rs, func(r *result) float64 { return r.rate }),
-				cpu:    median(rs, func(r *result) float64 { return r.cpu }),
-				p50:    time.Duration(median(rs, func(r *result) float64 { return float64(r.p50) })),
-				p99:    time.Duration(median(rs, func(r *result) float64 { return float64(r.p99) })),
-				client: median(rs, func(r *result) float64 { return r.client }),
-				server: median(rs, func(r *result) float64 { return r.server }),
+				rate:    median(rs, func(r *result) float64 { return r.rate }),
+				cpu:     median(rs, func(r *result) float64 { return r.cpu }),
+				p50:     time.Duration(median(rs, func(r *result) float64 { return float64(r.p50) })),
+				p99:     time.Duration(median(rs, func(r *result) float64 { return float64(r.p99) })),
+				client:  median(rs, func(r *result) float64 { return r.client }),
+				server:  median(rs, func(r *result) float64 { return r.server }),
+				packets: median(rs, func(r *result) float64 { return r.packets }),
+				calls:   median(rs, func(r *result) float64 { return r.calls }),
 			}
 			fmt.Printf("%-22s %-14s %s\n", w.name, peerNames[p.name], m.text(&w))
 		}

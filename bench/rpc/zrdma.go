@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 
+	"github.com/zrdma/zrdma/internal/bridge"
+	"github.com/zrdma/zrdma/internal/roce"
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/qp"
 	"github.com/zrdma/zrdma/rpc"
@@ -14,8 +16,19 @@ const (
 	clientDevice = "soft:127.0.10.2"
 )
 
+// device counts what the software device of this process has done, if it has one.
+var device func() roce.Counters
+
+func openDevice(name string) (*qp.Device, error) {
+	d, err := qp.Open(qp.DeviceConfig{Name: name})
+	if err == nil {
+		device = bridge.Inner(d.Context()).(interface{ Counters() roce.Counters }).Counters
+	}
+	return d, err
+}
+
 func serveZrdma() (string, func(), error) {
-	d, err := qp.Open(qp.DeviceConfig{Name: serverDevice})
+	d, err := openDevice(serverDevice)
 	if err != nil {
 		return "", nil, err
 	}
@@ -71,7 +84,7 @@ type zrdmaClient struct {
 }
 
 func dialZrdma(addr string) (client, error) {
-	d, err := qp.Open(qp.DeviceConfig{Name: clientDevice})
+	d, err := openDevice(clientDevice)
 	if err != nil {
 		return nil, err
 	}
