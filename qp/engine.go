@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,6 +102,9 @@ func (e *Engine) run() {
 			e.turn.Lock()
 			touched = e.dispatch(wc[:n], touched[:0])
 			e.turn.Unlock()
+			// Who was woken comes first: what they post takes the acknowledgements along
+			// that the next poll would send alone.
+			runtime.Gosched()
 		}
 		if err == nil {
 			continue

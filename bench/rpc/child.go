@@ -99,8 +99,8 @@ func serve(peer string) (addr string, stop func(), err error) {
 	switch peer {
 	case "zrdma":
 		return serveZrdma()
-	case "grpc", "grpc-tuned":
-		return serveGRPC(peer == "grpc-tuned")
+	case "grpc", "grpc-raw":
+		return serveGRPC(peer == "grpc-raw")
 	case "netrpc":
 		return serveNetRPC()
 	}
@@ -111,8 +111,8 @@ func dial(peer, addr string) (client, error) {
 	switch peer {
 	case "zrdma":
 		return dialZrdma(addr)
-	case "grpc", "grpc-tuned":
-		return dialGRPC(addr, peer == "grpc-tuned")
+	case "grpc", "grpc-raw":
+		return dialGRPC(addr, peer == "grpc-raw")
 	case "netrpc":
 		return dialNetRPC(addr)
 	}

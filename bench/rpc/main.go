@@ -20,7 +20,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "turns; the median counts")
 	flag.DurationVar(&o.length, "length", time.Second, "how long each measurement takes")
 	flag.StringVar(&o.only, "only", "", "run the workloads whose name matches this `regexp`")
-	flag.StringVar(&o.peers, "peers", "zrdma,grpc,grpc-tuned,netrpc", "who takes part")
+	flag.StringVar(&o.peers, "peers", "zrdma,grpc,grpc-raw,netrpc", "who takes part")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write profiles of zrdma's two processes to `prefix`-client and -server")
 	role := flag.String("role", "", "client or server of one peer; for this program's own use")
 	peer := flag.String("peer", "", "with -role: of whom")
@@ -45,7 +45,7 @@ type options struct {
 }
 
 // peers are named in tables.
-var peerNames = map[string]string{"zrdma": "zrdma", "grpc": "gRPC-Go", "grpc-tuned": "gRPC-Go, tuned", "netrpc": "net/rpc"}
+var peerNames = map[string]string{"zrdma": "zrdma", "grpc": "gRPC-Go", "grpc-raw": "gRPC-Go, raw", "netrpc": "net/rpc"}
 
 func drive(o options) error {
 	want, err := regexp.Compile(o.only)

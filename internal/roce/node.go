@@ -121,8 +121,9 @@ type engine interface {
 	pump(now int64, budget int) int
 	// flushAcks ends a batch of input.
 	flushAcks()
-	// canWait says that flushAcks would send an ACK that nobody needs at once.
-	canWait() bool
+	// canWait says that flushAcks would send an ACK that nobody needs at once; polled:
+	// somebody polls the device.
+	canWait(polled bool) bool
 	tick(now int64)
 	deadline() int64 // 0 for none
 }
@@ -203,10 +204,10 @@ const (
 
 // owe ends a batch of input of q. While somebody polls an ACK waits for what he
 // does next: he posts an answer, and both leave in one system call, or he polls
-// again.
+// again. That of a short message waits for the answer also while nobody does.
 func (n *node) owe(now int64, q *qp) {
 	switch {
-	case n.pollers.Load() == 0 || !q.eng.canWait():
+	case !q.eng.canWait(n.pollers.Load() > 0):
 		q.eng.flushAcks()
 	case n.eager > 0:
 		n.eager--

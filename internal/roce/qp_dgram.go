@@ -72,7 +72,7 @@ func (u *unacked) at(i uint64) *sendReq { return &u.ring[i%uint64(len(u.ring))] 
 func (u *unacked) state() provider.QPState { return u.st }
 func (u *unacked) room() int               { return len(u.ring) - int(u.tail-u.head) }
 func (u *unacked) flushAcks()              {}
-func (u *unacked) canWait() bool           { return false }
+func (u *unacked) canWait(bool) bool       { return false }
 func (u *unacked) tick(int64)              {}
 func (u *unacked) deadline() int64         { return 0 }
 

@@ -58,9 +58,11 @@ func (e *rcEngine) query(a *provider.QPAttr)       { *a = e.t.Attr() }
 func (e *rcEngine) state() provider.QPState        { return e.t.State() }
 func (e *rcEngine) pump(now int64, budget int) int { return e.t.Pump(now, budget) }
 func (e *rcEngine) flushAcks()                     { e.t.FlushAcks() }
-func (e *rcEngine) canWait() bool                  { return e.t.AckCanWait() }
-func (e *rcEngine) tick(now int64)                 { e.t.Tick(now) }
-func (e *rcEngine) deadline() int64                { return e.t.NextDeadline() }
+func (e *rcEngine) canWait(polled bool) bool {
+	return e.t.AckCanWait() && (polled || e.t.AckIsIdle())
+}
+func (e *rcEngine) tick(now int64)  { e.t.Tick(now) }
+func (e *rcEngine) deadline() int64 { return e.t.NextDeadline() }
 
 func (e *rcEngine) input(now int64, i int, rx *link.Rx) {
 	if rx.Pkt.Opcode > wire.RCSendOnlyInv {

@@ -21,6 +21,7 @@ type responder struct {
 	msn     uint32
 	nakSent bool  // this gap was reported
 	ackDue  bool  // FlushAcks owes an ACK
+	ackSoon bool  // and not only for messages of one packet
 	nakDue  uint8 // or this syndrome, 0 for none
 	nakPSN  int64
 	fatal   provider.EventType // what to raise with it
@@ -180,6 +181,7 @@ func (q *QP) sendIn(p *wire.Packet) {
 		return
 	}
 	r.off += n
+	r.ackSoon = r.ackSoon || p.AckReq && !(first && last)
 	inv := p.Opcode == wire.RCSendLastInv || p.Opcode == wire.RCSendOnlyInv
 	if inv && !q.mem.Invalidate(provider.RKey(p.RKey), true) {
 		q.refuseRecv(provider.WCRemInvReqErr, synRemAccess)
@@ -234,6 +236,7 @@ func (q *QP) writeIn(p *wire.Packet) {
 		copy(b, p.Payload)
 	}
 	r.va, r.rkey, r.length, r.off = va, rkey, length, off+n
+	r.ackSoon = r.ackSoon || p.AckReq
 	r.msg = inWrite
 	q.accept(p, last)
 	if imm {

@@ -102,7 +102,7 @@ func (q *QP) duplicate(x int64, p *wire.Packet) {
 	r := &q.resp
 	switch p.Opcode {
 	default:
-		r.ackDue = true
+		r.ackDue, r.ackSoon = true, true
 	case wire.RCReadRequest:
 		n := packets(p.DMALen, q.mtu)
 		if p.DMALen > 1<<31 || x+n > r.epsn || q.access&provider.AccessRemoteRead == 0 {
@@ -227,6 +227,10 @@ func (q *QP) AckCanWait() bool {
 	return r.ackDue && r.nakDue == 0 && len(r.pend) == 0
 }
 
+// AckIsIdle says that the ACK which can wait is for messages of one packet only:
+// the peer's window is not what it holds up, and an answer is likely.
+func (q *QP) AckIsIdle() bool { return !q.resp.ackSoon }
+
 // FlushAcks sends the one ACK or NAK that the packets since the last call have
 // earned. An ACK never names the packet of a READ or an atomic: rxe would take
 // that for its response, and complete the request without its data. The caller calls it at the end of every batch of input. While READ
@@ -241,7 +245,7 @@ func (q *QP) FlushAcks() {
 	if r.nakDue != 0 {
 		q.pkt.PSN, q.pkt.Syndrome = narrow(r.nakPSN), r.nakDue
 	}
-	r.ackDue, r.nakDue = false, 0
+	r.ackDue, r.ackSoon, r.nakDue = false, false, 0
 	q.emit(0)
 	if r.dead {
 		q.sink.Event(r.fatal)
