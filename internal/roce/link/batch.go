@@ -19,7 +19,11 @@ const (
 // only the last may be shorter. The kernel numbers the packets of a call from 0
 // in the IPv4 identification, which the ICRC covers.
 type batch struct {
-	buf    []byte // packets back to back
+	buf    []byte   // packets back to back, but for what refs hold
+	refs   []ref    // payloads that are sent from where they lie
+	parts  [][]byte // scratch of whole
+	flat   []byte   // scratch of flatten
+	size   int      // of all packets, in bytes
 	n      int
 	seg    int  // size of every packet but the last
 	closed bool // a shorter packet was the last
@@ -27,6 +31,15 @@ type batch struct {
 	dst    netip.Addr
 	addrs  wire.Addrs
 }
+
+// ref is a payload that comes before buf[at:].
+type ref struct {
+	at      int
+	payload []byte
+}
+
+// refMin is what is not worth a copy.
+const refMin = 2048
 
 func newBatch(src netip.Addr, max int) *batch {
 	return &batch{
@@ -47,12 +60,12 @@ func packetSize(p *wire.Packet, n int) int {
 
 // fits tells whether a packet of the size can be sent with those that are there.
 func (b *batch) fits(dst netip.Addr, size int) bool {
-	return b.n == 0 || !b.closed && b.n < b.max && size <= b.seg && len(b.buf)+size <= cap(b.buf) && dst == b.dst
+	return b.n == 0 || !b.closed && b.n < b.max && size <= b.seg && b.size+size <= batchBytes && dst == b.dst
 }
 
 // full tells that no other packet fits.
 func (b *batch) full() bool {
-	return b.closed || b.n == b.max || len(b.buf)+b.seg > cap(b.buf)
+	return b.closed || b.n == b.max || b.size+b.seg > batchBytes
 }
 
 // add appends a packet that fits; size is its packetSize.
@@ -63,9 +76,63 @@ func (b *batch) add(dst netip.Addr, p *wire.Packet, segs [][]byte, n, size int) 
 	}
 	at := len(b.buf)
 	b.addrs.ID = uint16(b.n)
-	b.buf = appendPacket(b.buf, at, &b.addrs, p, segs, n)
+	if n >= refMin && len(segs) > 0 && len(segs[0]) >= n && b.max > 1 && p.Opcode <= wire.RCWriteOnlyImm {
+		b.addRef(at, p, segs[0][:n])
+	} else {
+		b.buf = appendPacket(b.buf, at, &b.addrs, p, segs, n)
+	}
 	b.n++
+	b.size += size
 	b.closed = size < b.seg
+}
+
+// addRef appends a packet whose payload stays where it is until the batch is sent,
+// which is before who added it gives up the device's lock. Memory that a peer
+// READs is none of those: its owner may write it meanwhile, and a packet that
+// does not agree with its ICRC would have to come again.
+func (b *batch) addRef(at int, p *wire.Packet, payload []byte) {
+	b.buf = p.Append(b.buf, len(payload))
+	head := len(b.buf)
+	b.refs = append(b.refs, ref{head, payload})
+	for range wire.Pad(len(payload)) {
+		b.buf = append(b.buf, 0)
+	}
+	c := b.addrs.ICRCParts(b.buf[at:head], payload, b.buf[head:])
+	b.buf = append(b.buf, byte(c), byte(c>>8), byte(c>>16), byte(c>>24))
+}
+
+// whole is the packets back to back, in pieces; valid until the next call.
+func (b *batch) whole() [][]byte {
+	b.parts = b.parts[:0]
+	from := 0
+	for _, r := range b.refs {
+		b.parts = append(b.parts, b.buf[from:r.at], r.payload)
+		from = r.at
+	}
+	b.parts = append(b.parts, b.buf[from:])
+	return b.parts
+}
+
+// flatten copies what refs hold: from now on it may change.
+func (b *batch) flatten() {
+	if len(b.refs) == 0 {
+		return
+	}
+	if b.flat == nil {
+		b.flat = make([]byte, 0, batchBytes)
+	}
+	f := b.flat[:0]
+	for _, p := range b.whole() {
+		f = append(f, p...)
+	}
+	b.buf, b.flat = f, b.buf
+	b.forget()
+}
+
+func (b *batch) forget() {
+	clear(b.refs)
+	clear(b.parts)
+	b.refs, b.parts = b.refs[:0], b.parts[:0]
 }
 
 // appendPacket appends a whole packet at the end of b, which is at.
@@ -100,10 +167,10 @@ type rawPacket func(b []byte, a *wire.Addrs) []byte
 func (b *batch) addRaw(dst netip.Addr, build rawPacket) {
 	b.dst, b.addrs.Dst, b.addrs.ID = dst, dst, 0
 	b.buf = build(b.buf[:0], &b.addrs)
-	b.n, b.seg, b.closed = 1, len(b.buf), true
+	b.n, b.seg, b.size, b.closed = 1, len(b.buf), len(b.buf), true
 }
 
-// packet is the i-th packet.
+// packet is the i-th packet of a batch that is flat.
 func (b *batch) packet(i int) []byte { return b.buf[i*b.seg : min((i+1)*b.seg, len(b.buf))] }
 
 // alone closes the i-th packet anew for a system call of its own.
@@ -117,5 +184,6 @@ func (b *batch) alone(i int) []byte {
 }
 
 func (b *batch) reset() {
-	b.buf, b.n, b.closed = b.buf[:0], 0, false
+	b.buf, b.n, b.size, b.closed = b.buf[:0], 0, 0, false
+	b.forget()
 }

@@ -24,15 +24,15 @@ type sender struct {
 	waiting bool // a goroutine waits for room
 
 	msg  unix.Msghdr
-	iov  unix.Iovec
+	iov  [2*batchBytes/refMin + 1]unix.Iovec
 	sa4  unix.RawSockaddrInet4
 	sa6  unix.RawSockaddrInet6
 	ctl  [cmsgSpace]byte
 	zone uint32
 
-	// transmit sends b, in segments of seg bytes when seg is not 0, to the address
-	// in msg. Tests replace it.
-	transmit func(b []byte, seg int) syscall.Errno
+	// transmit sends the pieces as one datagram, in segments of seg bytes when seg is
+	// not 0, to the address in msg. Tests replace it.
+	transmit func(pieces [][]byte, seg int) syscall.Errno
 }
 
 // cmsgSpace holds one control message of up to 8 bytes.
@@ -44,8 +44,7 @@ func (s *sender) init(l *udpLink, gso bool) {
 		n = 1
 	}
 	s.batch, s.zone = newBatch(l.addr, n), l.zone
-	s.msg.Iov = &s.iov
-	s.msg.SetIovlen(1)
+	s.msg.Iov = &s.iov[0]
 	if l.addr.Is4() {
 		s.sa4 = unix.RawSockaddrInet4{Family: unix.AF_INET}
 		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&s.sa4.Port))[:], port)
@@ -58,9 +57,12 @@ func (s *sender) init(l *udpLink, gso bool) {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&s.ctl[0]))
 	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))
-	s.transmit = func(b []byte, seg int) syscall.Errno {
-		s.iov.Base = &b[0]
-		s.iov.SetLen(len(b))
+	s.transmit = func(pieces [][]byte, seg int) syscall.Errno {
+		for i, p := range pieces {
+			s.iov[i].Base = &p[0]
+			s.iov[i].SetLen(len(p))
+		}
+		s.msg.SetIovlen(len(pieces))
 		s.msg.Control = nil
 		s.msg.SetControllen(0)
 		if seg != 0 {
@@ -69,6 +71,9 @@ func (s *sender) init(l *udpLink, gso bool) {
 			s.msg.SetControllen(unix.CmsgSpace(2))
 		}
 		_, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(l.fd), uintptr(unsafe.Pointer(&s.msg)), 0)
+		for i := range pieces { // some is not Go's memory, and may be gone soon
+			s.iov[i].Base = nil
+		}
 		return e
 	}
 }
@@ -133,15 +138,17 @@ func (l *udpLink) push() syscall.Errno {
 	if b.n == 1 {
 		seg = 0
 	}
-	e := t.transmit(b.buf, seg)
+	pieces := b.whole()
+	e := t.transmit(pieces, seg)
 	for e == unix.EINTR {
-		e = t.transmit(b.buf, seg)
+		e = t.transmit(pieces, seg)
 	}
 	switch {
 	case e == 0:
-		l.sent(b.n, len(b.buf))
+		l.sent(b.n, b.size)
 	case e == unix.EAGAIN:
 		t.blocked = true
+		b.flatten()
 		if !t.waiting {
 			t.waiting = true
 			l.wg.Add(1)
@@ -162,9 +169,10 @@ func (l *udpLink) push() syscall.Errno {
 // destination, does not take it whole. When that helps, later ones go so at once.
 func (l *udpLink) pushAlone() {
 	t := &l.tx
+	t.batch.flatten()
 	for i := range t.batch.n {
 		p := t.batch.alone(i)
-		if t.transmit(p, 0) != 0 {
+		if t.transmit([][]byte{p}, 0) != 0 {
 			l.txDropped.Add(1)
 			continue
 		}

@@ -23,7 +23,8 @@ type fakeKernel struct {
 	ids  []uint16 // that the kernel would have given
 }
 
-func (k *fakeKernel) transmit(b []byte, seg int) syscall.Errno {
+func (k *fakeKernel) transmit(pieces [][]byte, seg int) syscall.Errno {
+	b := bytes.Join(pieces, nil)
 	k.call++
 	if e := k.errs[seg != 0]; e != 0 {
 		return e
@@ -219,6 +220,43 @@ func TestNoAllocation(t *testing.T) {
 					b.Poll()
 				}
 			}))
+		})
+	}
+}
+
+// Long payloads are sent from where they lie, unless the batch has to wait or to
+// be taken apart: then from a copy.
+func TestBatchOfReferences(t *testing.T) {
+	for name, e := range map[string]syscall.Errno{"taken": 0, "full socket": unix.EAGAIN, "no segments": unix.EINVAL} {
+		t.Run(name, func(t *testing.T) {
+			l, k := faked(t, newSink())
+			k.errs[true] = e
+			rnd := rand.NewChaCha8([32]byte{7})
+			var want [][]byte
+			var mem [][]byte
+			for i, n := range []int{4096, 4096, 4094, 100} { // the third is padded
+				b := make([]byte, n)
+				_, _ = rnd.Read(b)
+				mem, want = append(mem, b), append(want, bytes.Clone(b))
+				p := wire.Packet{Opcode: wire.RCWriteMiddle, PSN: uint32(i)}
+				l.Send(lo2, &p, [][]byte{b}, n)
+			}
+			err := l.Flush()
+			for _, b := range mem { // the lock is free: the owner may do with it what he likes
+				clear(b)
+			}
+			if e == unix.EAGAIN {
+				require.Equal(t, unix.EAGAIN, err)
+				k.errs[true] = 0
+				require.NoError(t, l.Flush())
+			}
+			require.Equal(t, []uint32{0, 1, 2, 3}, k.intact(t))
+			for i, b := range k.sent {
+				var p wire.Packet
+				require.NoError(t, p.Decode(b))
+				require.Equal(t, want[i], p.Payload)
+			}
+			require.Empty(t, l.tx.batch.refs)
 		})
 	}
 }

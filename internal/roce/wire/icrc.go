@@ -87,6 +87,22 @@ func (a *Addrs) ICRC(b []byte) uint32 {
 	return crc32.Update(c, crc32.IEEETable, b[k:])
 }
 
+// ICRCParts is ICRC of a packet in pieces: the headers, the payload, which is
+// longer than crcHead, and the padding.
+func (a *Addrs) ICRCParts(head, payload, pad []byte) uint32 {
+	n := a.prefix(len(head) + len(payload) + len(pad) + ICRCSize)
+	first := a.scratch[n : n+crcHead-(n+crcHead)%16]
+	k := copy(first, head)
+	k = copy(first[k:], payload)
+	a.scratch[n+4] = 0xff // resv8a: FECN, BECN
+	c := crc32.Update(0, crc32.IEEETable, a.scratch[:n+len(first)])
+	c = crc32.Update(c, crc32.IEEETable, payload[k:])
+	if len(pad) == 0 {
+		return c
+	}
+	return crc32.Update(c, crc32.IEEETable, pad)
+}
+
 // AppendICRC closes a packet.
 func (a *Addrs) AppendICRC(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, a.ICRC(b))
