@@ -158,7 +158,7 @@ func (c *Conn) enqueue(ops []Op, call *call) (int, error) {
 
 const (
 	// joinMost is how many operations wait for their doorbell at most, joinFor how
-	// many ns once another comes.
+	// many ns: then the next that comes rings it.
 	joinMost = 32
 	joinFor  = 100_000
 )
@@ -169,13 +169,15 @@ const (
 // send queue is held, but not while others have their turn.
 func (c *Conn) join() bool {
 	q := &c.send
+	now := c.dev.now()
 	switch {
-	case len(q.wr) >= joinMost:
+	case len(q.wr) >= joinMost, q.joining && now-q.joinAt >= joinFor:
+		q.joinAt = now
 		return false
 	case q.joining:
-		return c.dev.now()-q.joinAt < joinFor
+		return true
 	}
-	q.joining, q.joinAt = true, c.dev.now()
+	q.joining, q.joinAt = true, now
 	q.Unlock()
 	runtime.Gosched()
 	q.Lock()
