@@ -44,6 +44,12 @@ func (p *Pool) getSlow(ctx context.Context, c *class, n int, wait bool) (Buf, er
 			break
 		}
 	}
+	for !wait && !w.served() && p.growing { // or the first of a crowd gets memory, and nobody else
+		grown := p.grown
+		p.mu.Unlock()
+		<-grown
+		p.mu.Lock()
+	}
 	if !w.served() && p.registered == 0 && p.growErr != nil && !p.growing {
 		p.leave(w)
 		w.fail(p.growErr)
@@ -193,7 +199,7 @@ func (p *Pool) grow() error {
 	if p.growing {
 		return nil
 	}
-	p.growing = true
+	p.growing, p.grown = true, make(chan struct{})
 	size := int(min(int64(p.cfg.RegionSize), p.cfg.Limit-p.registered)) / p.chunk * p.chunk
 	p.mu.Unlock()
 	var r *Region
@@ -207,6 +213,7 @@ func (p *Pool) grow() error {
 	}
 	p.mu.Lock()
 	p.growing = false
+	close(p.grown)
 	if err == nil && p.closed {
 		return errors.Join(ErrClosed, r.Close())
 	}

@@ -106,6 +106,7 @@ type Pool struct {
 	free        []*chunk // given to no class
 	line        []*waiter
 	growing     bool
+	grown       chan struct{} // closed when the growth under way has ended
 	growErr     error
 	growErrAt   time.Time
 	growFails   uint64
@@ -159,7 +160,7 @@ func (p *Pool) Get(ctx context.Context, n int) (Buf, error) {
 }
 
 // TryGet is Get that does not wait for others to release: ErrExhausted. It may
-// register memory.
+// register memory, or wait for somebody who does.
 func (p *Pool) TryGet(n int) (Buf, error) {
 	c := p.class(n)
 	if c == nil || n < 0 {

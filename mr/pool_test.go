@@ -568,3 +568,32 @@ func TestSliceAgainstTake(t *testing.T) {
 	t.Logf("the slice came first in %d of %d rounds", first, rounds)
 	require.Equal(t, p.Stats().Classes[1].Slots, p.Stats().Classes[1].Free)
 }
+
+// Who finds somebody registering memory waits for that, as he would have
+// registered it himself: the first of a crowd must not be the only one to get some.
+func TestTryGetWhileGrowing(t *testing.T) {
+	d, pd := fake(t)
+	p, err := NewPool(PoolConfig{Classes: []int{4096}, RegionSize: 1 << 20}, pd)
+	require.NoError(t, err)
+	got := make(chan error, 8)
+	d.mu.Lock() // the device takes its time
+	for range cap(got) {
+		go func() {
+			b, err := p.TryGet(4096)
+			if err == nil {
+				err = b.Release()
+			}
+			got <- err
+		}()
+	}
+	select {
+	case err := <-got:
+		t.Errorf("TryGet did not wait: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	d.mu.Unlock()
+	for range cap(got) {
+		require.NoError(t, <-got)
+	}
+	require.NoError(t, p.Close())
+}

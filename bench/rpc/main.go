@@ -22,14 +22,19 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "run the workloads whose name matches this `regexp`")
 	flag.StringVar(&o.peers, "peers", "zrdma,grpc,grpc-raw,netrpc", "who takes part")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write profiles of zrdma's two processes to `prefix`-client and -server")
+	clients := flag.Int("scale", 0, "instead: so many clients of one server on the network in memory")
+	window := flag.Int("window", 8, "with -scale: rpc.Config.Window and MaxCalls")
 	role := flag.String("role", "", "client or server of one peer; for this program's own use")
 	peer := flag.String("peer", "", "with -role: of whom")
 	addr := flag.String("addr", "", "with -role client: the server's address")
 	flag.Parse()
 	var err error
-	if *role != "" {
+	switch {
+	case *role != "":
 		err = child(*role, *peer, *addr, o.profile)
-	} else {
+	case *clients > 0:
+		err = scale(*clients, *window, 3*o.length)
+	default:
 		err = drive(o)
 	}
 	if err != nil {
