@@ -24,14 +24,21 @@ func main() {
 	flag.StringVar(&o.profile, "cpuprofile", "", "write profiles of zrdma's two processes to `prefix`-client and -server")
 	clients := flag.Int("scale", 0, "instead: so many clients of one server on the network in memory")
 	window := flag.Int("window", 8, "with -scale: rpc.Config.Window and MaxCalls")
+	perftest := flag.String("perftest", "", "instead: beside perftest and gRPC-Go on this kernel `device`, such as rxe0")
+	polling := flag.Bool("poll", false, "zrdma's engines never sleep, and its processes have one processor each, as perftest's")
 	role := flag.String("role", "", "client or server of one peer; for this program's own use")
 	peer := flag.String("peer", "", "with -role: of whom")
 	addr := flag.String("addr", "", "with -role client: the server's address")
 	flag.Parse()
 	var err error
+	if *polling {
+		_ = os.Setenv("ZRDMA_BENCH_POLL", "1")
+	}
 	switch {
 	case *role != "":
 		err = child(*role, *peer, *addr, o.profile)
+	case *perftest != "":
+		err = besidePerftest(*perftest, o.rounds, o.length)
 	case *clients > 0:
 		err = scale(*clients, *window, 3*o.length)
 	default:
@@ -117,13 +124,14 @@ type report struct {
 	Ops      int
 	Elapsed  time.Duration
 	P50, P99 time.Duration
+	Mean     time.Duration
 }
 
 // result is one measurement.
 type result struct {
 	rate           float64 // operations a second
 	cpu            float64 // seconds of both processes, an operation
-	p50, p99       time.Duration
+	p50, p99, mean time.Duration
 	client, server float64 // allocations an operation
 	packets, calls float64 // of the software device, an operation
 }

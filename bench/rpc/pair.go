@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,9 @@ func start(args ...string) (*process, report, error) {
 	}
 	p := &process{cmd: exec.Command(exe, args...)}
 	p.cmd.Stderr = os.Stderr
+	if os.Getenv("ZRDMA_BENCH_POLL") != "" && slices.Contains(args, "zrdma") {
+		p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	}
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, report{}, err
 	}
@@ -139,7 +143,7 @@ func (p *pair) measure(workload string, length time.Duration) (result, error) {
 		packets: float64(packets) / n, calls: float64(calls) / n,
 		rate: n / run.Elapsed.Seconds(),
 		cpu:  (after[0].CPU - before[0].CPU + after[1].CPU - before[1].CPU).Seconds() / n,
-		p50:  run.P50, p99: run.P99,
+		p50:  run.P50, p99: run.P99, mean: run.Mean,
 		client: float64(after[0].Mallocs-before[0].Mallocs) / n,
 		server: float64(after[1].Mallocs-before[1].Mallocs) / n,
 	}, nil

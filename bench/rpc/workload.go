@@ -97,6 +97,10 @@ func run(c client, cmd command) (rep report) {
 		return report{Err: "no call ended in time"}
 	}
 	slices.Sort(all)
+	for _, t := range all {
+		rep.Mean += t
+	}
+	rep.Mean /= time.Duration(len(all))
 	rep.P50, rep.P99 = all[len(all)/2], all[len(all)*99/100]
 	return rep
 }

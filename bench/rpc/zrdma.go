@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"time"
 
 	"github.com/zrdma/zrdma/internal/bridge"
 	"github.com/zrdma/zrdma/internal/roce"
@@ -10,18 +12,28 @@ import (
 	"github.com/zrdma/zrdma/rpc"
 )
 
-// The two ends are devices on two loopback addresses.
-const (
-	serverDevice = "soft:127.0.10.1"
-	clientDevice = "soft:127.0.10.2"
-)
+// The two ends are devices on two loopback addresses, or one kernel device.
+var serverDevice, serverAddr, clientDevice = "soft:127.0.10.1", "127.0.10.1", "soft:127.0.10.2"
+
+// patience keeps connections up where processors are scarce.
+const patience = 20 * time.Second
+
+func init() {
+	if d := os.Getenv("ZRDMA_BENCH_DEVICE"); d != "" {
+		serverDevice, clientDevice, serverAddr = d, d, os.Getenv("ZRDMA_BENCH_ADDR")
+	}
+}
 
 // device counts what the software device of this process has done, if it has one.
 var device func() roce.Counters
 
 func openDevice(name string) (*qp.Device, error) {
-	d, err := qp.Open(qp.DeviceConfig{Name: name})
-	if err == nil {
+	cfg := qp.DeviceConfig{Name: name}
+	if os.Getenv("ZRDMA_BENCH_POLL") != "" {
+		cfg.Engine.Spin = -1
+	}
+	d, err := qp.Open(cfg)
+	if err == nil && d.Context().IsSoft() {
 		device = bridge.Inner(d.Context()).(interface{ Counters() roce.Counters }).Counters
 	}
 	return d, err
@@ -32,7 +44,7 @@ func serveZrdma() (string, func(), error) {
 	if err != nil {
 		return "", nil, err
 	}
-	s, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: d}})
+	s, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: d, DeadAfter: patience}})
 	if err != nil {
 		return "", nil, err
 	}
@@ -70,7 +82,7 @@ func serveZrdma() (string, func(), error) {
 		}
 		return c.Reply(nil)
 	})
-	l, err := s.Listen(context.Background(), "127.0.10.1:0")
+	l, err := s.Listen(context.Background(), serverAddr+":0")
 	if err != nil {
 		return "", nil, err
 	}
@@ -88,7 +100,7 @@ func dialZrdma(addr string) (client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := rpc.Dial(context.Background(), addr, rpc.Config{Device: d})
+	c, err := rpc.Dial(context.Background(), addr, rpc.Config{Device: d, DeadAfter: patience, DialTimeout: patience})
 	if err != nil {
 		return nil, err
 	}
