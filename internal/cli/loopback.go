@@ -21,22 +21,25 @@ func (f *pingFlags) runLoopback(ctx context.Context, d *pingpong.Device, out io.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go func() { served <- d.ServeConn(serving, there) }()
-	c, err := d.Connect(ctx, here, f.size)
+	size := f.size[0]
+	c, err := d.Connect(ctx, here, pingpong.Options{Size: size})
 	if err != nil {
 		<-served // what it has to say is in err
 		return err
 	}
-	fmt.Fprintf(out, "PING on %s, both ends here, %d bytes: %v\n", d.Name(), f.size, c)
-	var s pingpong.Stats
+	fmt.Fprintf(out, "PING on %s, both ends here, %d bytes: %v\n", d.Name(), size, c)
+	s := session{pingFlags: f, c: c, size: size, out: out}
 	start, cpu := time.Now(), cpuTime()
-	err = f.session(ctx, c, &s, out, f.verbose && !f.quiet)
+	err = s.run(ctx, f.verbose && !f.quiet)
 	wall, cpu := time.Since(start), cpuTime()-cpu
 	err = errors.Join(err, c.Close(), (<-served).Err) // its pipe ends with ours
-	printTable(out, &s, f.size, wall, cpu)
+	if perr := errors.Join(s.outErr, printTable(out, &s.stats, size, wall, cpu)); perr != nil {
+		return coded{errors.Join(fmt.Errorf("the results could not be printed: %w", perr), err), ExitReport}
+	}
 	return err
 }
 
-func printTable(out io.Writer, s *pingpong.Stats, size int, wall, cpu time.Duration) {
+func printTable(out io.Writer, s *pingpong.Stats, size int, wall, cpu time.Duration) error {
 	us := func(d time.Duration) string { return fmt.Sprintf("%.1f us", float64(d.Nanoseconds())/1e3) }
 	t := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	for _, r := range [][2]string{
@@ -51,7 +54,7 @@ func printTable(out io.Writer, s *pingpong.Stats, size int, wall, cpu time.Durat
 	} {
 		fmt.Fprintf(t, "%s\t%s\n", r[0], r[1])
 	}
-	t.Flush()
+	return t.Flush()
 }
 
 // cpuTime is what this process has used, in user and kernel mode.

@@ -3,9 +3,8 @@ package pingpong
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"syscall"
 
+	"github.com/zrdma/zrdma/internal/endpoint"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -15,158 +14,71 @@ const MaxSize = 64 << 20
 
 // Config of an end. The zero value but for GIDIndex is the default.
 type Config struct {
-	Device   string                           // "": what verbs.OpenDefault takes
-	Port     int                              // 0: the first active one
-	GIDIndex int                              // negative: the address of the TCP connection, else one of its family
-	Poll     bool                             // spin instead of sleeping
-	Warn     func(format string, args ...any) // nil: nobody is told
+	endpoint.Config
+	Poll bool // spin instead of sleeping
 }
 
 // Device is an open device with the port to use. Several sessions may share it.
 type Device struct {
-	cfg  Config
-	ctx  *verbs.Context
-	port uint8
-	attr verbs.PortAttr
+	*endpoint.Device
+	poll bool
 }
+
+// New makes a device of an open one, which Close closes.
+func New(e *endpoint.Device, poll bool) *Device { return &Device{e, poll} }
 
 // Open opens the device and looks whether the port works.
 func Open(cfg Config) (*Device, error) {
-	if cfg.Warn == nil {
-		cfg.Warn = func(string, ...any) {}
-	}
-	open := verbs.OpenDefault
-	if cfg.Device != "" {
-		open = func() (*verbs.Context, error) { return verbs.Open(cfg.Device) }
-	}
-	ctx, err := open()
+	e, err := endpoint.Open(cfg.Config)
 	if err != nil {
-		return nil, step("device", err)
+		return nil, err
 	}
-	d := &Device{cfg: cfg, ctx: ctx, port: uint8(cfg.Port)}
-	if err := d.findPort(); err != nil {
-		ctx.Close()
-		return nil, step("port", err)
-	}
-	return d, nil
+	return New(e, cfg.Poll), nil
 }
 
-func (d *Device) findPort() (err error) {
-	if d.cfg.Port == 0 {
-		if d.port, err = d.ctx.ActivePort(); err != nil {
-			return err
-		}
-	}
-	a, err := d.ctx.QueryDevice()
-	if err != nil {
-		return err
-	}
-	if d.cfg.Port < 0 || d.cfg.Port > int(a.PhysPortCnt) {
-		return fmt.Errorf("%s has no port %d: it has %d, counted from 1", d.ctx.Name(), d.cfg.Port, a.PhysPortCnt)
-	}
-	if d.attr, err = d.ctx.QueryPort(d.port); err != nil {
-		return err
-	}
-	if d.attr.State != verbs.PortActive {
-		return fmt.Errorf("port %d of %s is %v; bring its netdev up (ip link set DEV up) and check the cable: %w", d.port, d.ctx.Name(), d.attr.State, syscall.ENETDOWN)
-	}
-	return nil
-}
+// Transport is how messages go.
+type Transport string
 
-// Name is the device's, with the port.
-func (d *Device) Name() string { return fmt.Sprintf("%s port %d", d.ctx.Name(), d.port) }
-
-// Soft says whether it is the software device.
-func (d *Device) Soft() bool { return d.ctx.IsSoft() }
-
-// Close closes the device, after its sessions.
-func (d *Device) Close() error { return step("device", d.ctx.Close()) }
-
-func (d *Device) checkSize(n int) error {
-	if n < 1 || n > MaxSize {
-		return fmt.Errorf("messages have 1 to %d bytes, not %d", MaxSize, n)
-	}
-	if m := d.attr.MaxMsgSz; m != 0 && uint64(n) > uint64(m) {
-		return fmt.Errorf("%s takes messages of at most %d bytes, not %d", d.Name(), m, n)
-	}
-	return nil
-}
-
-// selectGID finds our GID. local is our address on the TCP connection, or
-// invalid; peer is the other side's GID when it is known: RoCE needs both of one
-// kind.
-func (d *Device) selectGID(local netip.Addr, peer verbs.GID) (verbs.GIDEntry, error) {
-	if d.cfg.GIDIndex >= 0 {
-		e, err := d.ctx.QueryGIDEx(uint32(d.port), uint32(d.cfg.GIDIndex), 0)
-		if err == nil && e.GID.IsZero() {
-			err = errors.New("it is empty")
-		}
-		if err != nil {
-			return e, fmt.Errorf("index %d: %w; `zrdma devices` lists them", d.cfg.GIDIndex, err)
-		}
-		return e, nil
-	}
-	if d.attr.LinkLayer == verbs.LinkLayerInfiniband {
-		return d.ctx.QueryGIDEx(uint32(d.port), 0, 0)
-	}
-	like := local
-	if !peer.IsZero() {
-		like = peer.Addr()
-	}
-	if local.IsValid() && kindOf(local) == kindOf(like) {
-		if e, err := d.ctx.SelectGID(d.port, local); err == nil {
-			return e, nil
-		}
-	}
-	if like.IsValid() {
-		a, err := d.ctx.QueryDevice()
-		if err != nil {
-			return verbs.GIDEntry{}, err
-		}
-		table, err := d.ctx.QueryGIDTable(max(1, int(d.attr.GIDTblLen)*int(a.PhysPortCnt)), 0)
-		if err != nil {
-			return verbs.GIDEntry{}, err
-		}
-		if e, ok := firstOfKind(table, d.port, like); ok {
-			return e, nil
-		}
-		if !peer.IsZero() {
-			return verbs.GIDEntry{}, fmt.Errorf("%s has no GID to reach %v from: give its netdev an address of that family, or choose another --gid-index on both sides", d.Name(), like)
-		}
-	}
-	return d.ctx.SelectGID(d.port, netip.Addr{})
-}
-
-type gidKind int
-
+// Transports.
 const (
-	ipv4 gidKind = iota
-	ipv6
-	linkLocal
+	RC Transport = "rc" // a reliable connection: nothing is lost while it lives
+	UD Transport = "ud" // datagrams: each may be lost, and has at most the MTU
 )
 
-// kindOf counts an address of this machine alone as what its family uses.
-func kindOf(a netip.Addr) gidKind {
-	switch a = a.Unmap(); {
-	case a.Is4():
-		return ipv4
-	case a.IsLinkLocalUnicast():
-		return linkLocal
-	}
-	return ipv6
+// Options of a session.
+type Options struct {
+	Size      int
+	Transport Transport // "": RC
+	MTU       verbs.MTU // at most; 0: what both ports have
+	Hasty     bool      // give up after a fifth of the usual time
 }
 
-// firstOfKind prefers RoCE v2.
-func firstOfKind(table []verbs.GIDEntry, port uint8, like netip.Addr) (verbs.GIDEntry, bool) {
-	var best verbs.GIDEntry
-	found := false
-	for _, e := range table {
-		if e.Port != uint32(port) || e.GID.IsZero() || kindOf(e.GID.Addr()) != kindOf(like) {
-			continue
-		}
-		if !found || e.Type == verbs.GIDTypeRoCEV2 && best.Type != verbs.GIDTypeRoCEV2 {
-			best, found = e, true
-		}
+// check refuses what the device cannot do.
+func (d *Device) check(o *Options) error {
+	limit := MaxSize
+	switch o.Transport {
+	case "":
+		o.Transport = RC
+	case RC:
+	case UD:
+		limit = 128 << d.Attr().ActiveMTU
+	default:
+		return endpoint.Step("exchange", fmt.Errorf("no transport %q: there are rc and ud", o.Transport))
 	}
-	return best, found
+	if o.MTU == 0 || o.MTU > d.Attr().ActiveMTU {
+		o.MTU = d.Attr().ActiveMTU
+	}
+	err := d.CheckSize(o.Size, limit)
+	if err != nil && o.Transport == UD {
+		err = errors.Join(err, errors.New("a datagram is not longer than the port's MTU"))
+	}
+	return endpoint.Step("size", err)
+}
+
+func (o *Options) link() endpoint.Link {
+	l := endpoint.Patient
+	if o.Hasty {
+		l.AckTimeout, l.Retries = 14, 3
+	}
+	return l
 }

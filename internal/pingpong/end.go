@@ -3,28 +3,25 @@ package pingpong
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/netip"
+	"sync/atomic"
 
+	"github.com/zrdma/zrdma/internal/endpoint"
 	"github.com/zrdma/zrdma/verbs"
 )
 
-// Retries: a peer that is gone is known after about two seconds. A retry count of
-// 7 would mean for ever on rxe.
-const (
-	ackTimeout = 16 // 4.096 us * 2^16 = 0.27 s
-	retries    = 6
-	rnrRetries = 6
-	minRNR     = 12 // 0.64 ms
-)
+// grhLen is what stands before a datagram in its receive buffer.
+const grhLen = 40
 
 // end is one side of a session: a queue pair and slots of size bytes each.
 type end struct {
-	d    *Device
-	size int
-	gid  verbs.GIDEntry
-	psn  uint32
+	d     *Device
+	o     Options
+	gid   verbs.GIDEntry
+	psn   uint32
+	head  int // bytes before a message in its slot
+	slots int
 
 	buf   []byte
 	pd    *verbs.PD
@@ -34,109 +31,173 @@ type end struct {
 	qp    *verbs.QP
 	armed bool
 	wc    [16]verbs.WC
+	own   []func() error // closes what is ours, last to first
+
+	echoed atomic.Int64 // messages that were answered
+
+	// UD: where messages go.
+	ah   *verbs.AH
+	qpn  uint32
+	qkey uint32
 }
 
-func (d *Device) newEnd(gid verbs.GIDEntry, size, slots int) (*end, error) {
-	e := &end{d: d, size: size, gid: gid, psn: rand.Uint32() & 0xffffff, buf: make([]byte, size*slots)}
-	if err := e.make(slots); err != nil {
-		e.close()
-		return nil, step("resources", err)
+func (d *Device) prepare(o Options, slots int) *end {
+	e := &end{d: d, o: o, psn: rand.Uint32() & 0xffffff, slots: slots}
+	if o.Transport == UD {
+		e.head, e.qkey = grhLen, rand.Uint32()&0x7fffffff // the top bit is for the privileged
 	}
-	err := e.qp.Modify(verbs.QPAttr{State: verbs.QPSInit, PortNum: d.port},
-		verbs.QPAttrState|verbs.QPAttrPKeyIndex|verbs.QPAttrPort|verbs.QPAttrAccessFlags)
-	if err != nil {
+	e.buf = make([]byte, (e.head+o.Size)*slots)
+	return e
+}
+
+// newEnd makes an end whose peer is met over TCP.
+func (d *Device) newEnd(gid verbs.GIDEntry, o Options, slots int) (*end, error) {
+	e := d.prepare(o, slots)
+	e.gid = gid
+	if err := e.make(); err != nil {
 		e.close()
-		return nil, connectErr(verbs.QPSInit, err)
+		return nil, endpoint.Step("resources", err)
+	}
+	init := func() error { return d.Init(e.qp, 0) }
+	if o.Transport == UD {
+		init = func() error {
+			return endpoint.QPErr(verbs.QPSInit, e.qp.Modify(verbs.QPAttr{State: verbs.QPSInit, PortNum: d.Port(), QKey: e.qkey},
+				verbs.QPAttrState|verbs.QPAttrPKeyIndex|verbs.QPAttrPort|verbs.QPAttrQKey))
+		}
+	}
+	if err := init(); err != nil {
+		e.close()
+		return nil, err
 	}
 	return e, nil
 }
 
-func (e *end) make(slots int) (err error) {
-	if e.pd, err = e.d.ctx.AllocPD(); err != nil {
+func (e *end) keep(f func() error) { e.own = append(e.own, f) }
+
+func (e *end) make() (err error) {
+	ctx := e.d.Context()
+	if e.pd, err = ctx.AllocPD(); err != nil {
 		return err
 	}
+	e.keep(e.pd.Close)
+	if err := e.register(); err != nil {
+		return err
+	}
+	if err := e.queue(ctx); err != nil {
+		return err
+	}
+	cfg := e.config()
+	if e.o.Transport == UD {
+		cfg.Type = verbs.QPTUD
+	}
+	if e.qp, err = e.pd.CreateQP(cfg); err != nil {
+		return err
+	}
+	e.keep(e.qp.Close)
+	return nil
+}
+
+func (e *end) register() (err error) {
 	if e.mr, err = e.pd.RegMR(e.buf, verbs.AccessLocalWrite); err != nil {
 		return err
 	}
-	if e.ch, err = e.d.ctx.CreateCompChannel(); err != nil {
+	e.keep(e.mr.Close)
+	return nil
+}
+
+func (e *end) queue(ctx *verbs.Context) (err error) {
+	if e.ch, err = ctx.CreateCompChannel(); err != nil {
 		return err
 	}
-	if e.cq, err = e.d.ctx.CreateCQ(2*slots, &verbs.CQConfig{Channel: e.ch}); err != nil {
+	e.keep(e.ch.Close)
+	if e.cq, err = ctx.CreateCQ(2*e.slots, &verbs.CQConfig{Channel: e.ch}); err != nil {
 		return err
 	}
-	n := uint32(slots)
-	e.qp, err = e.pd.CreateQP(verbs.QPConfig{SendCQ: e.cq, Cap: verbs.QPCap{MaxSendWR: n, MaxRecvWR: n, MaxSendSGE: 1, MaxRecvSGE: 1}})
-	return err
+	e.keep(e.cq.Close)
+	return nil
+}
+
+func (e *end) config() verbs.QPConfig {
+	n := uint32(e.slots)
+	return verbs.QPConfig{SendCQ: e.cq, Cap: verbs.QPCap{MaxSendWR: n, MaxRecvWR: n, MaxSendSGE: 1, MaxRecvSGE: 1}}
 }
 
 func (e *end) close() error {
 	var errs []error
-	// What was not made is a nil pointer, which must not become a non-nil interface.
-	if e.qp != nil {
-		errs = append(errs, e.qp.Close())
+	for i := len(e.own) - 1; i >= 0; i-- {
+		errs = append(errs, e.own[i]())
 	}
-	if e.cq != nil {
-		errs = append(errs, e.cq.Close())
-	}
-	if e.ch != nil {
-		errs = append(errs, e.ch.Close())
-	}
-	if e.mr != nil {
-		errs = append(errs, e.mr.Close())
-	}
-	if e.pd != nil {
-		errs = append(errs, e.pd.Close())
-	}
-	return step("resources", errors.Join(errs...))
+	e.own = nil
+	return endpoint.Step("resources", errors.Join(errs...))
 }
 
 func (e *end) hello() Hello {
-	return Hello{QPN: e.qp.QPN(), PSN: e.psn, LID: e.d.attr.LID, GID: e.gid.GID, MTU: e.d.attr.ActiveMTU, Size: e.size}
+	return Hello{QPN: e.qp.QPN(), PSN: e.psn, LID: e.d.Attr().LID, GID: e.gid.GID, MTU: e.o.MTU, Size: e.o.Size, Transport: e.o.Transport, QKey: e.qkey}
 }
 
 // connect moves the queue pair to RTS. Receives must have been posted.
 func (e *end) connect(peer Hello) error {
-	mtu := min(e.d.attr.ActiveMTU, peer.MTU)
-	if e.d.attr.ActiveMTU != peer.MTU {
-		e.d.cfg.Warn("the ports' MTUs differ, %d here and %d there: using %d", 128<<e.d.attr.ActiveMTU, 128<<peer.MTU, 128<<mtu)
+	mtu := min(e.o.MTU, peer.MTU)
+	if here := e.d.Attr().ActiveMTU; here == e.o.MTU && here != peer.MTU {
+		e.d.Warn("the ports' MTUs differ, %d here and %d there: using %d", 128<<here, 128<<peer.MTU, 128<<mtu)
 	}
-	path := verbs.AHAttr{DLID: peer.LID, PortNum: e.d.port}
-	if !peer.GID.IsZero() && (e.d.attr.LinkLayer != verbs.LinkLayerInfiniband || peer.LID == 0) {
-		path.IsGlobal = true
-		path.GRH = verbs.GlobalRoute{DGID: peer.GID, SGIDIndex: uint8(e.gid.Index), HopLimit: 64}
+	to := endpoint.Peer{QPN: peer.QPN, PSN: peer.PSN, LID: peer.LID, GID: peer.GID, MTU: peer.MTU}
+	if e.o.Transport == RC {
+		return e.d.Device.Connect(e.qp, e.gid, e.psn, mtu, to, e.o.link())
 	}
-	err := e.qp.Modify(verbs.QPAttr{State: verbs.QPSRTR, PathMTU: mtu, DestQPN: peer.QPN, RQPSN: peer.PSN, AH: path, MaxDestRdAtomic: 1, MinRNRTimer: minRNR},
-		verbs.QPAttrState|verbs.QPAttrAV|verbs.QPAttrPathMTU|verbs.QPAttrDestQPN|verbs.QPAttrRQPSN|verbs.QPAttrMaxDestRdAtomic|verbs.QPAttrMinRNRTimer)
-	if err != nil {
-		return connectErr(verbs.QPSRTR, err)
+	if err := e.qp.Modify(verbs.QPAttr{State: verbs.QPSRTR}, verbs.QPAttrState); err != nil {
+		return endpoint.QPErr(verbs.QPSRTR, err)
 	}
-	return connectErr(verbs.QPSRTS, e.qp.Modify(verbs.QPAttr{State: verbs.QPSRTS, SQPSN: e.psn, Timeout: ackTimeout, RetryCnt: retries, RNRRetry: rnrRetries, MaxRdAtomic: 1},
-		verbs.QPAttrState|verbs.QPAttrSQPSN|verbs.QPAttrTimeout|verbs.QPAttrRetryCnt|verbs.QPAttrRNRRetry|verbs.QPAttrMaxQPRdAtomic))
+	if err := e.qp.Modify(verbs.QPAttr{State: verbs.QPSRTS, SQPSN: e.psn}, verbs.QPAttrState|verbs.QPAttrSQPSN); err != nil {
+		return endpoint.QPErr(verbs.QPSRTS, err)
+	}
+	return e.address(e.d.Path(e.gid, to), peer.QPN, peer.QKey)
+}
+
+// address says where datagrams go.
+func (e *end) address(a verbs.AHAttr, qpn, qkey uint32) (err error) {
+	if e.ah, err = e.pd.CreateAH(a); err != nil {
+		return endpoint.Step("route", fmt.Errorf("the peer's address: %w", err))
+	}
+	e.keep(e.ah.Close)
+	e.qpn, e.qkey = qpn, qkey
+	return nil
 }
 
 // Work request ids: the slot, and what is done with it.
 const sendBit = 1 << 32
 
-func (e *end) slot(i int) []byte { return e.buf[i*e.size : (i+1)*e.size] }
+func (e *end) stride() int { return e.head + e.o.Size }
+
+// slot is the room of a message.
+func (e *end) slot(i int) []byte { return e.buf[i*e.stride()+e.head : (i+1)*e.stride()] }
 
 func (e *end) postRecv(slot int) error {
-	_, err := e.qp.PostRecv([]verbs.RecvWR{{ID: uint64(slot), SGList: []verbs.SGE{e.mr.SGE(slot*e.size, e.size)}}})
+	_, err := e.qp.PostRecv([]verbs.RecvWR{{ID: uint64(slot), SGList: []verbs.SGE{e.mr.SGE(slot*e.stride(), e.stride())}}})
 	return err
 }
 
-func (e *end) postSend(slot, n int) error {
-	_, err := e.qp.PostSend([]verbs.SendWR{{
+// postSend sends what is in the slot. Datagrams carry the number of the message.
+func (e *end) postSend(slot, n int, number uint32) error {
+	w := verbs.SendWR{
 		ID: uint64(slot) | sendBit, Opcode: verbs.WRSend, Flags: verbs.SendSignaled,
-		SGList: []verbs.SGE{e.mr.SGE(slot*e.size, n)},
-	}})
+		SGList: []verbs.SGE{e.mr.SGE(slot*e.stride()+e.head, n)},
+	}
+	if e.ah != nil {
+		w.Opcode, w.Imm, w.AH, w.RemoteQPN, w.RemoteQKey = verbs.WRSendWithImm, number, e.ah, e.qpn, e.qkey
+	}
+	_, err := e.qp.PostSend([]verbs.SendWR{w})
 	return err
 }
+
+// length is that of a message that arrived.
+func (e *end) length(w *verbs.WC) int { return int(w.ByteLen) - e.head }
 
 // wait returns at least one completion; they are valid until the next wait. A
 // failed one is the error.
 func (e *end) wait(ctx context.Context) ([]verbs.WC, error) {
 	for {
-		n, err := e.poll()
+		n, err := e.pollQueue()
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +213,7 @@ func (e *end) wait(ctx context.Context) ([]verbs.WC, error) {
 			return nil, err
 		}
 		switch {
-		case e.d.cfg.Poll:
+		case e.d.poll:
 		case !e.armed:
 			// A completion before this raised no event: poll once more.
 			if err := e.cq.ReqNotify(false); err != nil {
@@ -168,17 +229,9 @@ func (e *end) wait(ctx context.Context) ([]verbs.WC, error) {
 	}
 }
 
-func (e *end) poll() (int, error) {
-	if e.d.cfg.Poll {
+func (e *end) pollQueue() (int, error) {
+	if e.d.poll {
 		return e.cq.PollSpin(e.wc[:], 50_000)
 	}
 	return e.cq.Poll(e.wc[:])
-}
-
-// localIP is our address on the connection, invalid when it has none.
-func localIP(c net.Conn) netip.Addr {
-	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().WithZone("").Unmap()
-	}
-	return netip.Addr{}
 }

@@ -31,12 +31,45 @@ type Hello struct {
 	GID      verbs.GID
 	MTU      verbs.MTU // of its port
 	Size     int       // bytes of a message; the server repeats the client's
+
+	// UD only: a release without datagrams writes neither, and so cannot be taken
+	// for one that has them.
+	Transport Transport
+	QKey      uint32
 }
 
 // Encode writes the line: magic, version, then key=value in any order.
 func (h Hello) Encode() []byte {
-	return fmt.Appendf(nil, "%s%d qpn=%06x psn=%06x lid=%04x gid=%x mtu=%d size=%d\n",
+	b := fmt.Appendf(nil, "%s%d qpn=%06x psn=%06x lid=%04x gid=%x mtu=%d size=%d",
 		magic, Version, h.QPN, h.PSN, h.LID, h.GID[:], 128<<h.MTU, h.Size)
+	if h.Transport == UD {
+		b = fmt.Appendf(b, " transport=ud qkey=%08x", h.QKey)
+	}
+	return append(b, '\n')
+}
+
+// short is the hello as private data of a connection manager, which knows the
+// rest itself.
+func (h Hello) short() []byte {
+	return fmt.Appendf(nil, "%s%d size=%d\n", magic, Version, h.Size)
+}
+
+// decodeShort reads private data: what the peer says in it, up to the end of the
+// line, and its size.
+func decodeShort(b []byte) (int, error) {
+	line, _, ok := bytes.Cut(b, []byte("\n"))
+	if !ok {
+		return 0, errNotPing
+	}
+	fields, err := decodeFields(line)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(fields["size"], 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("size=%q: %w", fields["size"], errNotPing)
+	}
+	return int(n), nil
 }
 
 // encodeRefusal is the line of a server that does not want to play.
@@ -68,35 +101,22 @@ func (e VersionError) Error() string {
 // errNotPing is a peer that speaks something else.
 var errNotPing = errors.New("the peer does not speak the protocol of zrdma ping")
 
+// Misfit says whether an error is about a peer that does not fit: another program,
+// another version, or one that refuses.
+func Misfit(err error) bool {
+	var r Refused
+	var v VersionError
+	return errors.Is(err, errNotPing) || errors.As(err, &r) || errors.As(err, &v)
+}
+
 // DecodeHello reads a line without its end. Keys it does not know are ignored,
 // so that the protocol can grow; a key that is missing, repeated or out of range
 // is an error.
 func DecodeHello(line []byte) (Hello, error) {
 	var h Hello
-	rest, ok := bytes.CutPrefix(line, []byte(magic))
-	if !ok {
-		return h, errNotPing
-	}
-	version, rest, _ := bytes.Cut(rest, []byte(" "))
-	if string(version) != strconv.Itoa(Version) {
-		if _, err := strconv.ParseUint(string(version), 10, 16); err != nil {
-			return h, errNotPing
-		}
-		return h, VersionError{string(version)}
-	}
-	if why, ok := bytes.CutPrefix(rest, []byte("error=")); ok {
-		return h, Refused(printable(why))
-	}
-	fields := map[string]string{}
-	for _, f := range bytes.Fields(rest) {
-		k, v, ok := strings.Cut(string(f), "=")
-		if !ok {
-			return h, fmt.Errorf("%q is not key=value", f)
-		}
-		if _, dup := fields[k]; dup {
-			return h, fmt.Errorf("%q stands twice", k)
-		}
-		fields[k] = v
+	fields, err := decodeFields(line)
+	if err != nil {
+		return h, err
 	}
 	var errs []error
 	number := func(key string, base, bits int) uint64 {
@@ -121,7 +141,45 @@ func DecodeHello(line []byte) (Hello, error) {
 	} else {
 		copy(h.GID[:], gid)
 	}
+	switch t := fields["transport"]; t {
+	case "":
+		h.Transport = RC
+	case string(UD):
+		h.Transport, h.QKey = UD, uint32(number("qkey", 16, 32))
+	default:
+		errs = append(errs, fmt.Errorf("this release knows no transport=%q", t))
+	}
 	return h, errors.Join(errs...)
+}
+
+// decodeFields reads the magic, the version and what comes behind.
+func decodeFields(line []byte) (map[string]string, error) {
+	rest, ok := bytes.CutPrefix(line, []byte(magic))
+	if !ok {
+		return nil, errNotPing
+	}
+	version, rest, _ := bytes.Cut(rest, []byte(" "))
+	if string(version) != strconv.Itoa(Version) {
+		if _, err := strconv.ParseUint(string(version), 10, 16); err != nil {
+			return nil, errNotPing
+		}
+		return nil, VersionError{string(version)}
+	}
+	if why, ok := bytes.CutPrefix(rest, []byte("error=")); ok {
+		return nil, Refused(printable(why))
+	}
+	fields := map[string]string{}
+	for _, f := range bytes.Fields(rest) {
+		k, v, ok := strings.Cut(string(f), "=")
+		if !ok {
+			return nil, fmt.Errorf("%q is not key=value", f)
+		}
+		if _, dup := fields[k]; dup {
+			return nil, fmt.Errorf("%q stands twice", k)
+		}
+		fields[k] = v
+	}
+	return fields, nil
 }
 
 // printable keeps a peer's text from writing to our terminal.

@@ -10,10 +10,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/zrdma/zrdma/internal/endpoint"
 	"github.com/zrdma/zrdma/verbs"
 )
 
-var sample = Hello{QPN: 0x123456, PSN: 0xfedcba, LID: 7, GID: verbs.GIDFromAddr(netip.MustParseAddr("10.77.0.1")), MTU: verbs.MTU4096, Size: 65536}
+var sample = Hello{QPN: 0x123456, PSN: 0xfedcba, LID: 7, GID: verbs.GIDFromAddr(netip.MustParseAddr("10.77.0.1")), MTU: verbs.MTU4096, Size: 65536, Transport: RC}
 
 const sampleLine = "ZRDMA-PING/1 qpn=123456 psn=fedcba lid=0007 gid=00000000000000000000ffff0a4d0001 mtu=4096 size=65536\n"
 
@@ -22,6 +23,30 @@ func TestHelloLine(t *testing.T) {
 	got, err := DecodeHello([]byte(strings.TrimSuffix(sampleLine, "\n") + " later=1"))
 	require.NoError(t, err)
 	require.Equal(t, sample, got)
+
+	ud := sample
+	ud.Transport, ud.QKey = UD, 0x1234abcd
+	require.Equal(t, strings.TrimSuffix(sampleLine, "\n")+" transport=ud qkey=1234abcd\n", string(ud.Encode()))
+	got, err = DecodeHello(ud.Encode()[:len(ud.Encode())-1])
+	require.NoError(t, err)
+	require.Equal(t, ud, got)
+}
+
+func TestShortHello(t *testing.T) {
+	b := Hello{Size: MaxSize}.short()
+	require.LessOrEqual(t, len(b), 56, "the private data of a connection request")
+	n, err := decodeShort(append(b, make([]byte, 20)...))
+	require.NoError(t, err)
+	require.Equal(t, MaxSize, n)
+	for _, bad := range []string{"", "\n", "ZRDMA-PING/1 size=5", "ZRDMA-PING/1 size=-5\n", "ZRDMA-PING/1 \n", "x\n"} {
+		_, err := decodeShort([]byte(bad))
+		require.ErrorIs(t, err, errNotPing, "%q", bad)
+	}
+	_, err = decodeShort([]byte("ZRDMA-PING/9 size=5\n"))
+	require.True(t, Misfit(err), "%v", err)
+	_, err = decodeShort(refusalData(errors.New(strings.Repeat("long ", 100))))
+	var r Refused
+	require.ErrorAs(t, err, &r)
 }
 
 func TestDecodeHelloRefuses(t *testing.T) {
@@ -39,6 +64,8 @@ func TestDecodeHelloRefuses(t *testing.T) {
 		"gid not hex":    {strings.Replace(line, "0a4d0001", "0a4d000x", 1), "gid="},
 		"twice":          {line + " mtu=1024", `"mtu" stands twice`},
 		"no value":       {line + " mtu", "not key=value"},
+		"transport":      {line + " transport=uc", `no transport="uc"`},
+		"no qkey":        {line + " transport=ud", "qkey="},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := DecodeHello([]byte(c.line))
@@ -130,7 +157,7 @@ func TestServerRefuses(t *testing.T) {
 		strings.Replace(sampleLine, "=65536", "=2147483647", 1): "1 to",
 	} {
 		here, there := net.Pipe()
-		d := &Device{cfg: Config{GIDIndex: -1}}
+		d := New(&endpoint.Device{}, false)
 		done := make(chan Session, 1)
 		go func() { done <- d.ServeConn(t.Context(), there) }()
 		here.SetDeadline(time.Now().Add(10 * time.Second))
@@ -141,7 +168,7 @@ func TestServerRefuses(t *testing.T) {
 		require.ErrorAs(t, err, &r)
 		require.ErrorContains(t, err, want)
 		s := <-done
-		var se *StepError
+		var se *endpoint.StepError
 		require.True(t, errors.As(s.Err, &se), "%v", s.Err)
 		here.Close()
 	}

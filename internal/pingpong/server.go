@@ -8,6 +8,9 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/zrdma/zrdma/internal/endpoint"
+	"github.com/zrdma/zrdma/verbs"
 )
 
 // echoSlots lets receives be posted before the sends of earlier messages have
@@ -40,7 +43,7 @@ func (d *Device) Serve(ctx context.Context, l net.Listener, done func(Session)) 
 			if ctx.Err() != nil {
 				return nil
 			}
-			return step("exchange", err)
+			return endpoint.Step("exchange", err)
 		}
 		wg.Go(func() {
 			s := d.ServeConn(ctx, conn)
@@ -76,7 +79,7 @@ func (d *Device) ServeConn(ctx context.Context, conn net.Conn) Session {
 		cancel()
 	}()
 	if err := e.echo(ctx, &s.Echoed); !errors.Is(err, context.Canceled) {
-		s.Err = step("ping", err)
+		s.Err = endpoint.Step("ping", err)
 	}
 	s.Err = errors.Join(s.Err, e.close())
 	return s
@@ -86,36 +89,49 @@ func (d *Device) ServeConn(ctx context.Context, conn net.Conn) Session {
 func (d *Device) accept(conn net.Conn, s *Session) (*end, error) {
 	peer, err := readHello(conn)
 	if err != nil {
-		return nil, step("exchange", err)
+		return nil, endpoint.Step("exchange", err)
 	}
 	s.Size = peer.Size
-	if err := d.checkSize(peer.Size); err != nil {
-		return nil, step("size", err)
+	o := Options{Size: peer.Size, Transport: peer.Transport}
+	if err := d.check(&o); err != nil {
+		return nil, err
 	}
-	gid, err := d.selectGID(localIP(conn), peer.GID)
+	gid, err := d.SelectGID(endpoint.LocalIP(conn), peer.GID)
 	if err != nil {
-		return nil, step("gid", err)
+		return nil, endpoint.Step("gid", err)
 	}
-	e, err := d.newEnd(gid, peer.Size, echoSlots)
+	e, err := d.newEnd(gid, o, echoSlots)
 	if err != nil {
 		return nil, err
 	}
 	ready := func() error {
 		for i := range echoSlots {
 			if err := e.postRecv(i); err != nil {
-				return step("resources", err)
+				return endpoint.Step("resources", err)
 			}
 		}
 		if err := e.connect(peer); err != nil {
 			return err
 		}
 		_, err := conn.Write(e.hello().Encode())
-		return step("exchange", err)
+		return endpoint.Step("exchange", err)
 	}
 	if err := ready(); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
+}
+
+// meet learns where the sender of a datagram is, when it is not known.
+func (e *end) meet(w *verbs.WC, slot int) error {
+	if e.o.Transport != UD || e.ah != nil {
+		return nil
+	}
+	a, err := e.qp.PD().Context().InitAHFromWC(e.d.Port(), w, (*[grhLen]byte)(e.buf[slot*e.stride():]))
+	if err != nil {
+		return endpoint.Step("route", err)
+	}
+	return e.address(a, w.SrcQP, e.qkey)
 }
 
 // echo sends every message back from the buffer it arrived in, until an error: at
@@ -130,15 +146,20 @@ func (e *end) echo(ctx context.Context, count *int) error {
 			slot := int(wcs[i].WRID &^ sendBit)
 			if wcs[i].WRID&sendBit != 0 {
 				*count++
+				e.echoed.Add(1)
 				if err := e.postRecv(slot); err != nil {
 					return err
 				}
 				continue
 			}
-			if n := int(wcs[i].ByteLen); n != e.size {
-				return fmt.Errorf("a message of %d bytes arrived, not %d", n, e.size)
+			n := e.length(&wcs[i])
+			if n != e.o.Size {
+				return fmt.Errorf("a message of %d bytes arrived, not %d", n, e.o.Size)
 			}
-			if err := e.postSend(slot, e.size); err != nil {
+			if err := e.meet(&wcs[i], slot); err != nil {
+				return err
+			}
+			if err := e.postSend(slot, n, wcs[i].Imm()); err != nil {
 				return err
 			}
 		}
