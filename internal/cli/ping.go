@@ -87,7 +87,7 @@ are counted, as ping(8) does.
 	fs.IntVarP(&f.count, "count", "c", 0, "how many messages; 0: until interrupted (with --loopback 1000)")
 	fs.StringVar(&f.sizes, "size", "64", "bytes of a message; a list such as 64,4k,1m: a session for each, of 5 messages without --count")
 	fs.VarP((*seconds)(&f.interval), "interval", "i", "time from one message to the next; 0: at once (with --loopback the default)")
-	fs.VarP((*seconds)(&f.timeout), "timeout", "W", "how long to wait for a message to come back")
+	fs.VarP((*seconds)(&f.timeout), "timeout", "W", "how long to wait for a message to come back (datagrams 1s, in a flood 0.1s)")
 	fs.VarP((*seconds)(&f.deadline), "deadline", "w", "end after so long, however many messages; 0: do not")
 	fs.BoolVarP(&f.flood, "flood", "f", false, "one message after the other; a dot for each, taken back when it came back")
 	fs.StringVarP(&f.transport, "transport", "t", "rc", "rc, a reliable connection, or ud, datagrams")
@@ -149,6 +149,11 @@ func (f *pingFlags) check(given func(string) bool) (err error) {
 		return usagef("--tcp-port %d: calls need port %d", f.tcpPort, f.tcpPort+rpcPorts)
 	}
 	f.cfg.Poll = f.poll
+	if f.transport == "ud" && !given("timeout") { // a datagram that is lost ends nothing
+		if f.timeout = time.Second; f.flood {
+			f.timeout = 100 * time.Millisecond
+		}
+	}
 	if f.loopback && !given("interval") || f.flood {
 		f.interval = 0
 	}

@@ -25,7 +25,13 @@ var metrics = []metric{
 	{"CPU s/GB", false, func(s *Sample) float64 { return s.CPUPerGB() }, short},
 }
 
-func short(v float64) string { return fmt.Sprintf("%.4g", v) }
+// short has four digits, and no exponent for what is large.
+func short(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.4g", v)
+}
 
 // of are the metrics that say something about a mode.
 func (m *metric) of(mode Mode) bool {
@@ -87,7 +93,14 @@ func Compare(a, b *Report) (rows []Comparison, only []string) {
 
 // settings names the case with all that tells it from others.
 func (c Case) settings() string {
-	return fmt.Sprintf("%v, %d QPs, %d threads, depth %d, batch %d, %s", c, c.QPs, c.Threads, c.Depth, c.Batch, c.Wait)
+	s := fmt.Sprintf("%v, depth %d, %s", c, c.Depth, c.Wait)
+	if c.QPs > 1 || c.Threads > 1 {
+		s += fmt.Sprintf(", %d QPs on %d threads", c.QPs, c.Threads)
+	}
+	if c.Batch > 1 {
+		s += fmt.Sprintf(", lists of %d", c.Batch)
+	}
+	return s
 }
 
 func (m *metric) compare(x, y *Result) Comparison {

@@ -33,7 +33,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // openRPC opens the device as package rpc wants it: kernel devices by name, so
 // that it is the connection manager's.
 func openRPC(dev *endpoint.Device, c *Case) (*qp.Device, error) {
-	cfg := qp.DeviceConfig{Port: dev.Port(), Logger: quiet, Pool: mr.PoolConfig{Limit: 64<<20 + 2*c.memory()}}
+	cfg := qp.DeviceConfig{Port: dev.Port(), Logger: quiet, Pool: mr.PoolConfig{Limit: 64<<20 + 2*c.memory(), Memory: mr.Config{Huge: mr.HugeOff}}}
 	if c.Wait == Poll {
 		cfg.Engine.Spin = -1
 	}

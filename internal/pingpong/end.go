@@ -36,9 +36,10 @@ type end struct {
 	echoed atomic.Int64 // messages that were answered
 
 	// UD: where messages go.
-	ah   *verbs.AH
-	qpn  uint32
-	qkey uint32
+	ah      *verbs.AH
+	qpn     uint32
+	peerKey uint32
+	qkey    uint32 // ours
 }
 
 func (d *Device) prepare(o Options, slots int) *end {
@@ -160,7 +161,7 @@ func (e *end) address(a verbs.AHAttr, qpn, qkey uint32) (err error) {
 		return endpoint.Step("route", fmt.Errorf("the peer's address: %w", err))
 	}
 	e.keep(e.ah.Close)
-	e.qpn, e.qkey = qpn, qkey
+	e.qpn, e.peerKey = qpn, qkey
 	return nil
 }
 
@@ -184,7 +185,7 @@ func (e *end) postSend(slot, n int, number uint32) error {
 		SGList: []verbs.SGE{e.mr.SGE(slot*e.stride()+e.head, n)},
 	}
 	if e.ah != nil {
-		w.Opcode, w.Imm, w.AH, w.RemoteQPN, w.RemoteQKey = verbs.WRSendWithImm, number, e.ah, e.qpn, e.qkey
+		w.Opcode, w.Imm, w.AH, w.RemoteQPN, w.RemoteQKey = verbs.WRSendWithImm, number, e.ah, e.qpn, e.peerKey
 	}
 	_, err := e.qp.PostSend([]verbs.SendWR{w})
 	return err

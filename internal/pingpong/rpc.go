@@ -26,7 +26,7 @@ var quietLog = slog.New(slog.DiscardHandler)
 // openRPC opens the device as package rpc wants it: kernel devices by name, so
 // that it is the connection manager's.
 func (d *Device) openRPC() (*qp.Device, error) {
-	cfg := qp.DeviceConfig{Port: d.Port(), Logger: quietLog, Pool: mr.PoolConfig{Classes: []int{4 << 10, 64 << 10, 1 << 20, 16 << 20}}}
+	cfg := qp.DeviceConfig{Port: d.Port(), Logger: quietLog, Pool: mr.PoolConfig{Classes: []int{4 << 10, 64 << 10, 1 << 20, 16 << 20}, Memory: mr.Config{Huge: mr.HugeOff}}}
 	if d.Soft() {
 		cfg.Context = d.Context()
 	} else {
@@ -45,10 +45,8 @@ func (d *Device) ServeRPC(ctx context.Context, addr string, ready func()) error 
 	if err != nil {
 		return endpoint.Step("resources", errors.Join(err, dev.Close()))
 	}
-	defer func() {
-		_ = srv.Close()
-		_ = dev.Close()
-	}()
+	defer func() { _ = dev.Close() }()
+	defer func() { _ = srv.Close() }()
 	srv.Handle(rpcMethod, func(ctx context.Context, c *rpc.ServerCall) error {
 		if c.InLen() == 0 {
 			return c.Reply(c.Body)
@@ -70,12 +68,15 @@ func (d *Device) ServeRPC(ctx context.Context, addr string, ready func()) error 
 		return endpoint.Step("cm", err)
 	}
 	ready()
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); err != nil && ctx.Err() == nil {
-		return endpoint.Step("cm", err)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		err = srv.Close()
+		<-served
 	}
-	return nil
+	return endpoint.Step("cm", err)
 }
 
 // Caller pings with calls. One goroutine at a time uses it.
