@@ -20,6 +20,7 @@ type Client struct {
 	gid     verbs.GIDEntry
 	release string
 	server  Host
+	broken  error // a measurement that the server still takes for under way
 
 	mu   sync.Mutex
 	work *work // guarded by mu: the measurement under way, or nil
@@ -120,6 +121,9 @@ func (c *Client) set(w *work) {
 // Run measures a case. When it ends early, because ctx did or something failed,
 // the sample has what was measured by then and says why.
 func (c *Client) Run(ctx context.Context, cs Case) (s Sample, err error) {
+	if c.broken != nil {
+		return s, fmt.Errorf("the session has ended: %w", c.broken)
+	}
 	cs, err = cs.WithDefaults()
 	if err != nil {
 		return s, err
@@ -138,10 +142,23 @@ func (c *Client) Run(ctx context.Context, cs Case) (s Sample, err error) {
 		}
 	}()
 	if err := c.connect(ctx, w); err != nil {
+		if !errors.As(err, new(*RefusedError)) {
+			c.giveUp(err)
+		}
 		return s, err
 	}
 	c.set(w)
-	return c.measure(ctx, w)
+	s, ended, err := c.measure(ctx, w)
+	if !ended {
+		c.giveUp(err)
+	}
+	return s, err
+}
+
+// giveUp tells the server why it need not wait for more.
+func (c *Client) giveUp(err error) {
+	c.broken = err
+	_ = c.ctl.send(message{Failed: err.Error()})
 }
 
 // connect sets the queue pairs of both ends up.
@@ -174,7 +191,9 @@ func (c *Client) connect(ctx context.Context, w *work) (err error) {
 // grace is how long a measurement that is interrupted may take to end in order.
 const grace = 2 * time.Second
 
-func (c *Client) measure(ctx context.Context, w *work) (s Sample, err error) {
+// measure is a case between the ends that are connected. ended says that the server
+// has told its side, and is ready for another one.
+func (c *Client) measure(ctx context.Context, w *work) (s Sample, ended bool, err error) {
 	hard, kill := context.WithCancelCause(context.Background())
 	defer kill(nil)
 	defer context.AfterFunc(ctx, func() {
@@ -184,7 +203,7 @@ func (c *Client) measure(ctx context.Context, w *work) (s Sample, err error) {
 	defer watch(c.dev, kill)()
 
 	if err := c.ctl.send(message{Start: true}); err != nil {
-		return s, err
+		return s, false, err
 	}
 	before := cpuNow()
 	start := time.Now()
@@ -206,6 +225,7 @@ func (c *Client) measure(ctx context.Context, w *work) (s Sample, err error) {
 	if other == nil && err == nil {
 		var d *done
 		if d, err = c.stop(hard, stop{Sent: sent, Early: ctx.Err() != nil}); err == nil {
+			ended = true
 			s.ServerCPU = d.CPU
 			if w.c.Bidirectional && d.Seconds > 0 {
 				back = d.Sent
@@ -223,7 +243,7 @@ func (c *Client) measure(ctx context.Context, w *work) (s Sample, err error) {
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return s, endpoint.Step("bench", err)
+	return s, ended, endpoint.Step("bench", err)
 }
 
 // stop tells the server that all is sent, and has what it says.

@@ -25,6 +25,7 @@ import (
 const (
 	rpcMethod = "zrdma.bench.get"
 	rpcInline = 2048
+	rpcDead   = 5 * time.Second // a peer that is silent for so long; a machine under load is not dead
 )
 
 // quiet keeps the library's log from the tool's output: what fails is said in an error.
@@ -34,9 +35,6 @@ var quiet = slog.New(slog.DiscardHandler)
 // that it is the connection manager's.
 func openRPC(dev *endpoint.Device, c *Case) (*qp.Device, error) {
 	cfg := qp.DeviceConfig{Port: dev.Port(), Logger: quiet, Pool: mr.PoolConfig{Limit: 64<<20 + 2*c.memory(), Memory: mr.Config{Huge: mr.HugeOff}}}
-	if c.Wait == Poll {
-		cfg.Engine.Spin = -1
-	}
 	if dev.Soft() {
 		cfg.Context = dev.Context()
 	} else {
@@ -79,7 +77,7 @@ func serveRPC(ctx context.Context, dev *endpoint.Device, gid verbs.GIDEntry, c *
 }
 
 func (s *rpcServer) listen(ctx context.Context, addr string, plain bool, c *Case) (*rpc.Listener, error) {
-	srv, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: s.dev, PlainTCP: plain, Logger: quiet}, MaxBytes: 256<<20 + 2*c.memory()})
+	srv, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: s.dev, PlainTCP: plain, DeadAfter: rpcDead, Logger: quiet}, MaxBytes: 256<<20 + 2*c.memory()})
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +144,7 @@ func dialRPC(ctx context.Context, dev *endpoint.Device, to *ready, c *Case) (_ *
 	if n := r.dev.Pool().MaxLen(); c.Size > n {
 		return nil, fmt.Errorf("a call moves at most %s, not %s", FormatSize(int64(n)), FormatSize(int64(c.Size)))
 	}
-	r.cl, err = rpc.Dial(ctx, to.RPC, rpc.Config{Device: r.dev, PlainTCP: to.Plain, MaxCalls: max(1, r.callers(c)), DataQPs: min(c.QPs, 8), NoReconnect: true, Logger: quiet})
+	r.cl, err = rpc.Dial(ctx, to.RPC, rpc.Config{Device: r.dev, PlainTCP: to.Plain, MaxCalls: max(1, r.callers(c)), DataQPs: min(c.QPs, 8), NoReconnect: true, DeadAfter: rpcDead, Logger: quiet})
 	return r, err
 }
 

@@ -160,7 +160,7 @@ func (s *Server) release() {
 
 func (s *Server) check(c Case) (Case, error) {
 	if c.Op != "" && !slices.Contains(Ops, c.Op) || c.Mode != "" && !slices.Contains(Modes, c.Mode) || c.Wait != "" && !slices.Contains(Waits, c.Wait) {
-		return c, &RefusedError{fmt.Sprintf("release %s does not know %q, %q or %q", s.Release, c.Op, c.Mode, c.Wait)}
+		return c, &RefusedError{fmt.Sprintf("release %s does not know all of %s %s %s", s.Release, c.Op, c.Mode, c.Wait)}
 	}
 	c, err := c.WithDefaults()
 	if err == nil {
@@ -251,6 +251,12 @@ func (s *Server) play(hard context.Context, kill context.CancelCauseFunc, ctl *c
 			err := w.send(soft, hard)
 			d.Seconds = time.Since(start).Seconds()
 			finished <- err
+			close(finished)
+		}()
+		defer func() {
+			kill(errHungUp) // in order, there is nothing left to end
+			for range finished {
+			}
 		}()
 	case w.g != nil:
 		w.receive(hard)
@@ -284,7 +290,7 @@ func (s *Server) play(hard context.Context, kill context.CancelCauseFunc, ctl *c
 		finish()
 	}
 	if w.c.Bidirectional {
-		if err := <-finished; err != nil {
+		if err := <-finished; err != nil { // d.Seconds is there then
 			return err
 		}
 	}

@@ -67,7 +67,7 @@ type Case struct {
 	Depth   int  `json:"depth"`   // messages under way on a queue pair; 0: 128, latency: 1
 	Batch   int  `json:"batch"`   // messages of one post; 0: 1, rate: 16
 	Signal  int  `json:"signal"`  // one completion in so many messages; 0: 100 up to 8 KiB, else 1, latency: 1
-	Wait    Wait `json:"wait"`    // "": events
+	Wait    Wait `json:"wait"`    // "": events; rpc has no other
 
 	Bidirectional bool `json:"bidirectional,omitempty"`
 
@@ -92,7 +92,7 @@ func (c Case) WithDefaults() (Case, error) {
 	if c.Mode == "" {
 		c.Mode = Bandwidth
 	}
-	if c.Wait == "" {
+	if c.Wait == "" || c.Op == RPC { // package rpc waits in its own way
 		c.Wait = Events
 	}
 	if c.Op.Atomic() {

@@ -86,7 +86,8 @@ type control struct {
 	in   chan message
 	gone context.Context // ends, with the reason as its cause, when nothing comes any more
 	quit chan struct{}   // closed by close
-	wmu  sync.Mutex      // held around writing a line
+	once sync.Once
+	wmu  sync.Mutex // held around writing a line
 }
 
 func newControl(conn net.Conn) *control {
@@ -98,10 +99,12 @@ func newControl(conn net.Conn) *control {
 	return c
 }
 
-// close ends the connection, once.
+// close ends the connection.
 func (c *control) close() {
-	close(c.quit)
-	c.conn.Close()
+	c.once.Do(func() {
+		close(c.quit)
+		c.conn.Close()
+	})
 }
 
 func (c *control) read() error {
