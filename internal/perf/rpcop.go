@@ -144,7 +144,7 @@ func dialRPC(ctx context.Context, dev *endpoint.Device, to *ready, c *Case) (_ *
 	if n := r.dev.Pool().MaxLen(); c.Size > n {
 		return nil, fmt.Errorf("a call moves at most %s, not %s", FormatSize(int64(n)), FormatSize(int64(c.Size)))
 	}
-	r.cl, err = rpc.Dial(ctx, to.RPC, rpc.Config{Device: r.dev, PlainTCP: to.Plain, MaxCalls: max(1, r.callers(c)), DataQPs: min(c.QPs, 8), NoReconnect: true, DeadAfter: rpcDead, Logger: quiet})
+	r.cl, err = rpc.Dial(ctx, to.RPC, rpc.Config{Device: r.dev, PlainTCP: to.Plain, MaxCalls: max(1, r.callers(c)), DataQPs: min(c.QPs, 8), NoReconnect: true, DeadAfter: rpcDead, DialTimeout: stepTime, Logger: quiet})
 	return r, err
 }
 

@@ -231,7 +231,7 @@ func testPing(t *testing.T, c *softroce.Cluster) {
 		defer c.Hub(0).SetLink(1, 0, hub.Faults{})
 		require.Error(t, <-p.done)
 		out := p.out.String()
-		require.Contains(t, out, "ping: ping: ")
+		require.Contains(t, out, "ping: retry: ", "the step is named")
 		require.Contains(t, out, "retry exceeded")
 		require.Regexp(t, `\d+ sent, \d+ received, [1-9]`, out)
 	})
