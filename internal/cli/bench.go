@@ -241,6 +241,14 @@ func (f *benchFlags) check() error {
 	case f.serve && (f.given("json") || f.given("csv") || f.given("html") || f.given("format")):
 		return usagef("the client has the results: give it --format, --json, --csv and --html")
 	}
+	for _, flag := range []string{"duration", "count", "warmup", "repeat", "retry", "signal"} {
+		if f.serve && f.given(flag) {
+			return usagef("--%s is the client's to give: a server follows it", flag)
+		}
+	}
+	if f.clients > 0 && !f.serve {
+		return usagef("--clients is for --serve")
+	}
 	for _, n := range []struct {
 		flag string
 		v    int

@@ -43,6 +43,8 @@ func TestBenchUsage(t *testing.T) {
 		"repeat":              {[]string{"-r", "0", "h"}, "--repeat 0"},
 		"port":                {[]string{"--port", "18515", "h"}, "--tcp-port"},
 		"server with results": {[]string{"--serve", "--json", "x"}, "the client has the results"},
+		"server duration":     {[]string{"--serve", "-D", "3"}, "--duration is the client's to give"},
+		"clients":             {[]string{"--clients", "3", "h"}, "--clients is for --serve"},
 		"server memory":       {[]string{"--serve", "--max-memory", "lots", "-d", "soft:127.7.2.9"}, "--max-memory lots"},
 		"compare one":         {[]string{"compare", "a.json"}, "two reports"},
 		"compare missing":     {[]string{"compare", "/no/a.json", "/no/b.json"}, "no such file"},

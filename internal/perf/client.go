@@ -216,7 +216,9 @@ func (c *Client) measure(ctx context.Context, w *work) (s Sample, ended bool, er
 	case m := <-c.ctl.in:
 		other = &m
 		kill(fmt.Errorf("on the other end: %s", printable([]byte(m.Failed))))
-		err = <-finished
+		if err = <-finished; err == nil { // it had just ended here
+			err = context.Cause(hard)
+		}
 	}
 	seconds := time.Since(start).Seconds()
 	s.ClientCPU = cpuNow().since(before)
