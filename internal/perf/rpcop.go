@@ -46,7 +46,6 @@ func openRPC(dev *endpoint.Device, c *Case) (*qp.Device, error) {
 type rpcServer struct {
 	dev *qp.Device
 	srv *rpc.Server
-	buf mr.Buf // the answer to short calls
 	wg  sync.WaitGroup
 }
 
