@@ -98,7 +98,7 @@ func (f *benchFlags) define(fs *pflag.FlagSet) {
 	fs.IntVarP(&f.base.Count, "count", "n", 0, "how many messages instead, in each direction")
 	fs.VarP(&f.warmup, "warmup", "", "how long each case runs before it is measured")
 	fs.IntVarP(&f.repeat, "repeat", "r", 1, "samples of each case; compare wants 6 or more")
-	fs.IntVarP(&f.base.Depth, "depth", "t", 0, "messages under way on a queue pair (default 128; latency 1)")
+	fs.IntVarP(&f.base.Depth, "depth", "t", 0, "messages under way on a queue pair (default 128; rpc 16; latency 1)")
 	fs.IntVarP(&f.base.QPs, "qps", "q", 0, "queue pairs (default one a thread)")
 	fs.IntVarP(&f.base.Threads, "threads", "T", 0, "threads, with a completion queue each (default 1)")
 	fs.IntVarP(&f.base.Batch, "batch", "l", 0, "messages of one post (default 1; rate 16)")

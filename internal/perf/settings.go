@@ -64,7 +64,7 @@ type Case struct {
 
 	QPs     int  `json:"qps"`     // queue pairs; 0: one a thread
 	Threads int  `json:"threads"` // goroutines with a completion queue each; 0: 1
-	Depth   int  `json:"depth"`   // messages under way on a queue pair; 0: 128, latency: 1
+	Depth   int  `json:"depth"`   // messages under way on a queue pair; 0: 128, rpc: 16, latency: 1
 	Batch   int  `json:"batch"`   // messages of one post; 0: 1, rate: 16
 	Signal  int  `json:"signal"`  // one completion in so many messages; 0: 100 up to 8 KiB, else 1, latency: 1
 	Wait    Wait `json:"wait"`    // "": events; rpc has no other
@@ -105,6 +105,9 @@ func (c Case) WithDefaults() (Case, error) {
 		depth = 1
 	} else if c.Size <= 8192 {
 		signal = 100
+	}
+	if c.Op == RPC && c.Mode != Latency {
+		depth = 16 // each is a goroutine, and memory of its own
 	}
 	if c.Mode == Rate {
 		batch = 16
