@@ -30,7 +30,7 @@ type compareFlags struct {
 	ways                   []string
 	listen                 string
 	maxData                bytesFlag
-	child                  bool
+	once, child            bool
 	json, count            bool
 	html                   string
 	host                   string
@@ -79,7 +79,7 @@ Ctrl-C ends it and prints what was measured so far. See docs/compare.md.
 	fs.IntVarP(&f.rounds, "rounds", "r", 3, "how often each way runs; the median counts")
 	fs.Var(&f.data, "data", "how many bytes of blocks there are; then they come again")
 	fs.StringVar(&f.source, "source", compare.Memory, "where the server has the blocks: memory, or file, in its --dir")
-	fs.StringArrayVarP(&f.ways, "way", "w", nil, "only this way; may be given again (see --list)")
+	fs.StringArrayVarP(&f.ways, "way", "w", nil, "only this way, which must be possible then; may be given again (see --list)")
 	fs.StringVarP(&f.device, "device", "d", "", "the RDMA device of this end; default: $"+verbs.EnvDevice+", else the first kernel device with an active port, else "+compare.SoftDevice+", the software device")
 	fs.BoolVar(&f.json, "json", false, "print JSON")
 	fs.StringVar(&f.html, "html", "", "write a report with charts to this `file`")
@@ -87,6 +87,7 @@ Ctrl-C ends it and prints what was measured so far. See docs/compare.md.
 	fs.StringVar(&f.listen, "listen", ":"+comparePort, "server: the `address` to listen on")
 	fs.StringVar(&f.dir, "dir", "", "server: the `folder` for the blocks of --source file; default: the one for temporary files")
 	fs.Var(&f.maxData, "max-data", "server: the most bytes of blocks that a client may ask for")
+	fs.BoolVar(&f.once, "once", false, "server: end after the first client")
 	fs.BoolVar(&f.child, "child", false, "")
 	_ = fs.MarkHidden("child")
 	_ = c.RegisterFlagCompletionFunc("way", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -161,7 +162,7 @@ func (f *compareFlags) serve(ctx context.Context, out io.Writer, in io.Reader) e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &compare.Server{Device: f.device, Dir: f.dir, MaxData: int64(f.maxData), Once: f.child}
+	s := &compare.Server{Device: f.device, Dir: f.dir, MaxData: int64(f.maxData), Once: f.once || f.child}
 	if f.child {
 		fmt.Fprintln(out, l.Addr())
 		go func() {
@@ -228,19 +229,25 @@ func (f *compareFlags) run(ctx context.Context, out, errOut io.Writer) (err erro
 	}
 	if ctx.Err() != nil {
 		err = errors.New("interrupted; the numbers are of the runs that had ended")
-	} else if err == nil && !measured(r) {
-		err = errors.New("none of the ways could be done here")
+	} else if err == nil {
+		err = f.missing(r)
 	}
 	return errors.Join(err, f.print(out, r), writePage(page, r))
 }
 
-func measured(r *compare.Result) bool {
+// missing is an error when nothing was measured, or not all that was named.
+func (f *compareFlags) missing(r *compare.Result) error {
+	measured := false
 	for _, w := range r.Ways {
-		if len(w.Runs) > 0 {
-			return true
+		measured = measured || len(w.Runs) > 0
+		if f.ways != nil && w.Cannot != "" {
+			return fmt.Errorf("%s was asked for and cannot be done here: %s", w.Name, w.Cannot)
 		}
 	}
-	return false
+	if !measured {
+		return errors.New("none of the ways could be done here")
+	}
+	return nil
 }
 
 func (f *compareFlags) print(out io.Writer, r *compare.Result) error {

@@ -104,6 +104,15 @@ func TestCompareLoopback(t *testing.T) {
 	require.Contains(t, string(page), "zrdma compare: the ways to move bytes")
 }
 
+// What was named and cannot be done is a failure; what was not named is not.
+func TestCompareNamedWay(t *testing.T) {
+	t.Setenv(compare.EnvAgent, "")
+	var out, errOut bytes.Buffer
+	require.Equal(t, ExitFailed, Main(append(smallJob, "-w", "dpu"), &out, &errOut))
+	require.Contains(t, errOut.String(), "dpu was asked for and cannot be done here: no agent configured")
+	require.Contains(t, out.String(), "read-write", "the others were measured")
+}
+
 // The numbers are there when the report finds no room.
 func TestCompareFullDisk(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {

@@ -127,10 +127,10 @@ func (c *client) dialOnce(ctx context.Context) (*Host, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := c.ctl.send(message{Type: msgHello, Protocol: protocol}); err != nil {
-		return fail(err)
+	var m message
+	if err = c.ctl.send(message{Type: msgHello, Protocol: protocol}); err == nil {
+		m, err = c.ctl.receive(patience)
 	}
-	m, err := c.ctl.receive(patience)
 	switch {
 	case err != nil:
 		return fail(fmt.Errorf("%s does not answer as zrdma compare --server does: %w", c.addr, err))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -225,7 +226,7 @@ func TestOneClientAtATime(t *testing.T) {
 // Whoever speaks another protocol is told nothing and does no harm.
 func TestStrangers(t *testing.T) {
 	addr, _, log := serve(t, &Server{})
-	for _, hello := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", strings.Repeat("\x00", 100), "zrdmaCMPx" + strings.Repeat(" ", 40), string(preamble{kind: forData}.encode())} {
+	for _, hello := range []string{"GET / HTTP/1.1\r\nHost: storage-7:18520\r\n\r\n", strings.Repeat("\x00", 100), "zrdmaCMPx" + strings.Repeat(" ", 40), string(preamble{kind: forData}.encode())} {
 		c, err := net.Dial("tcp", addr)
 		require.NoError(t, err)
 		_, err = c.Write([]byte(hello))
@@ -250,7 +251,9 @@ func TestStrangers(t *testing.T) {
 			if err != nil {
 				return
 			}
+			_, _ = io.ReadFull(c, make([]byte, preambleLen+10))
 			_, _ = c.Write([]byte(a))
+			_, _ = io.Copy(io.Discard, c)
 			c.Close()
 		}
 	}()

@@ -3,6 +3,7 @@ package compare
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -104,9 +105,9 @@ func tables(r *Result) []table {
 	speed := table{title: "Speed and latency of a block",
 		header: []string{"way", "GB/s", "least", "most", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "verify s/GB", "rounds"}}
 	cost := table{title: "Processor time, seconds for each GB",
-		header: []string{"way", "sender user", "system", "receiver user", "system", "both ends", "machine"}}
+		header: []string{"way", "sender user", "sender system", "receiver user", "receiver system", "both ends", "machine"}}
 	work := table{title: "Work for each GB",
-		header: []string{"way", "calls sender", "receiver", "all calls sender", "receiver", "copied sender GB", "receiver GB", "switches sender", "forced", "receiver", "forced"}}
+		header: []string{"way", "calls sender", "calls receiver", "all calls sender", "all calls receiver", "copied sender GB", "copied receiver GB", "switches sender", "forced sender", "switches receiver", "forced receiver"}}
 	ms := func(f func(*Latency) float64) func(*RunResult) (float64, bool) {
 		return known(func(r *RunResult) float64 { return f(&r.Latency) / 1e3 })
 	}
@@ -134,7 +135,20 @@ func tables(r *Result) []table {
 			per("%.0f", func(r *RunResult) float64 { return float64(r.Sender.VoluntarySwitch) }), per("%.0f", func(r *RunResult) float64 { return float64(r.Sender.ForcedSwitch) }),
 			per("%.0f", func(r *RunResult) float64 { return float64(r.Receiver.VoluntarySwitch) }), per("%.0f", func(r *RunResult) float64 { return float64(r.Receiver.ForcedSwitch) })})
 	}
-	return []table{speed, cost, work}
+	return []table{speed, cost, work.known()}
+}
+
+// known is the table without the columns of which nothing is known.
+func (t table) known() table {
+	for c := len(t.header) - 1; c >= 0; c-- {
+		if !slices.ContainsFunc(t.rows, func(r []string) bool { return r[c] != "-" }) {
+			t.header = slices.Delete(t.header, c, c+1)
+			for i := range t.rows {
+				t.rows[i] = slices.Delete(t.rows[i], c, c+1)
+			}
+		}
+	}
+	return t
 }
 
 func bothEnds(r *RunResult) float64 {

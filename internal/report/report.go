@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"regexp"
 )
 
 // Report is what is written. Every text is plain text; it is escaped.
@@ -56,7 +57,8 @@ type Series struct {
 	Low, High []float64
 }
 
-// Table is a table. A cell that begins like a number is set to the right.
+// Table is a table. A column of numbers, and of "-" for what is not there, is set to
+// the right.
 type Table struct {
 	Title   string
 	Caption string
@@ -106,3 +108,20 @@ func (t *Table) check() error {
 	}
 	return nil
 }
+
+// Numeric says whether a column is one of numbers.
+func (t Table) Numeric(column int) bool {
+	numbers := false
+	for _, r := range t.Rows {
+		switch c := r[column]; {
+		case c == "-" || c == "":
+		case !startsNumber.MatchString(c):
+			return false
+		default:
+			numbers = true
+		}
+	}
+	return numbers
+}
+
+var startsNumber = regexp.MustCompile(`^[-+]?[0-9]`)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"regexp"
 )
 
 //go:embed chartjs/chart.umd.min.js
@@ -26,11 +25,7 @@ var draw string
 
 // JSON inside a script element: encoding/json escapes <, > and &, so that nothing
 // in it can end the element.
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number": func(s string) bool { return looksNumeric.MatchString(s) },
-}).Parse(page))
-
-var looksNumeric = regexp.MustCompile(`^[-+]?[0-9]`)
+var pageTemplate = template.Must(template.New("page").Parse(page))
 
 // jsonChart is a chart as draw.js takes it.
 type jsonChart struct {
