@@ -54,6 +54,8 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err := CheckWays(cfg.Ways); err != nil {
 		return nil, err
 	}
+	// One device for all runs: when it goes away there is no other in its place.
+	cfg.Device = DeviceName(cfg.Device)
 	c := &client{cfg: cfg, addr: cfg.Addr}
 	if c.cfg.OnEvent == nil {
 		c.cfg.OnEvent = func(Event) {}
@@ -64,7 +66,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	defer c.ctl.c.Close()
 	res := &Result{Format: Format, Version: FormatVersion, Started: time.Now().UTC(), Job: cfg.Job, Rounds: cfg.Rounds,
-		Server: host, Client: thisHost(DeviceName(cfg.Device)), How: HowCounted}
+		Server: host, Client: thisHost(cfg.Device), How: HowCounted}
 	res.SameHost = host.Name == res.Client.Name && isLocal(c.ctl.c)
 	for _, w := range Ways() {
 		if cfg.Ways == nil || slices.Contains(cfg.Ways, w.Name) {
@@ -186,6 +188,9 @@ func (c *client) rounds(ctx context.Context, res *Result) error {
 			}
 			var no *CannotError
 			var gone *goneError
+			if round > 0 && errors.As(err, &no) {
+				err = fmt.Errorf("it could be done before: %s", no.Error())
+			}
 			switch {
 			case err == nil:
 				r.Round = round

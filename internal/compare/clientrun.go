@@ -132,9 +132,10 @@ func (c *client) measure(ctx context.Context, cancel context.CancelCauseFunc, p 
 	default:
 	}
 	if f, ok := p.(finisher); ok && err == nil {
+		before := e.m.copied.Load()
 		f.finish()
+		side.Copied += e.m.copied.Load() - before
 	}
-	side.Copied = max(side.Copied, e.m.copied.Load())
 	done, told := c.finish(p)
 	if errors.Is(err, errServerFailed) && told != nil {
 		return nil, told

@@ -20,19 +20,9 @@ const SoftDevice = "soft"
 
 var softSeq atomic.Uint32
 
-// openDevice opens the RDMA device of that name; "" is what $ZRDMA_DEVICE names,
-// else the first kernel device with an active port, else SoftDevice. local is this
-// end of the TCP connection.
+// openDevice opens the RDMA device of that name, of DeviceName. local is this end
+// of the TCP connection.
 func openDevice(name string, local netip.Addr) (*verbs.Context, error) {
-	if name == "" {
-		name = os.Getenv(verbs.EnvDevice)
-	}
-	if name == "" {
-		if c := kernelDevice(); c != nil {
-			return c, nil
-		}
-		name = SoftDevice
-	}
 	if name != SoftDevice {
 		return verbs.Open(name)
 	}
@@ -53,7 +43,8 @@ func openDevice(name string, local netip.Addr) (*verbs.Context, error) {
 	return nil, fmt.Errorf("no free loopback address for the software device: %w", syscall.EADDRINUSE)
 }
 
-// DeviceName says which device would be used, for the head of a report.
+// DeviceName says which device is used for a name: "" is what $ZRDMA_DEVICE names,
+// else the first kernel device with an active port, else SoftDevice.
 func DeviceName(name string) string {
 	if name == "" {
 		name = os.Getenv(verbs.EnvDevice)

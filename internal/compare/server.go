@@ -92,16 +92,16 @@ func (s *Server) accept(ctx context.Context, c *net.TCPConn) (served bool) {
 	_ = c.SetDeadline(time.Time{})
 	if p.kind == forData {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		ch := s.pending[p.token]
 		delete(s.pending, p.token)
-		s.mu.Unlock()
 		if ch == nil {
 			s.log("%v: a data connection that nobody waits for", c.RemoteAddr())
 			c.Close()
 			return false
 		}
-		stop() // the run has it now
-		ch <- c
+		stop()  // the run has it now
+		ch <- c // there is room for one, and only one gets here
 		return false
 	}
 	defer c.Close()
@@ -139,7 +139,8 @@ func (s *Server) session(ctx context.Context, ctl *control) error {
 	if m.Type != msgHello {
 		return fmt.Errorf("it said %q where %q was due", m.Type, msgHello)
 	}
-	if err := ctl.send(message{Type: msgHello, Protocol: protocol, Host: thisHost(DeviceName(s.Device))}); err != nil {
+	device := DeviceName(s.Device) // for all runs: when it goes away there is no other in its place
+	if err := ctl.send(message{Type: msgHello, Protocol: protocol, Host: thisHost(device)}); err != nil {
 		return err
 	}
 	if m.Protocol != protocol {
@@ -158,7 +159,7 @@ func (s *Server) session(ctx context.Context, ctl *control) error {
 		if m.Type != msgRun || m.Job == nil {
 			return fmt.Errorf("it said %q where %q was due", m.Type, msgRun)
 		}
-		if src, err = s.run(ctx, ctl, m, src); err != nil {
+		if src, err = s.run(ctx, ctl, m, src, device); err != nil {
 			return err
 		}
 	}
@@ -202,7 +203,7 @@ func (s *Server) prepare(m message, old *source) (w way, src *source, err error)
 
 // run is one run of a way. An error ends the session; what went wrong with the way
 // has been told to the client.
-func (s *Server) run(ctx context.Context, ctl *control, m message, old *source) (src *source, err error) {
+func (s *Server) run(ctx context.Context, ctl *control, m message, old *source, device string) (src *source, err error) {
 	w, src, err := s.prepare(m, old)
 	if err != nil {
 		return src, ctl.send(message{Type: msgCannot, Why: err.Error()})
@@ -215,8 +216,13 @@ func (s *Server) run(ctx context.Context, ctl *control, m message, old *source) 
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.pending, token)
-		s.mu.Unlock()
+		select {
+		case c := <-ch: // it came when nobody waited any more
+			c.Close()
+		default:
+		}
 	}()
 	if err := ctl.send(message{Type: msgGo, Token: token[:], Sums: src.sums}); err != nil {
 		return src, err
@@ -231,5 +237,5 @@ func (s *Server) run(ctx context.Context, ctl *control, m message, old *source) 
 	}
 	defer data.Close()
 	r := &serverRun{ctl: ctl, way: w, job: *m.Job}
-	return src, r.do(ctx, data, src, s.Device)
+	return src, r.do(ctx, data, src, device)
 }
