@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/zrdma/zrdma/verbs"
 )
@@ -214,6 +213,3 @@ func (p *endpoint) close() error {
 	p.closer = nil
 	return errors.Join(errs...)
 }
-
-// closeTime bounds how long the end of a run waits for a device.
-const closeTime = 10 * time.Second

@@ -1,14 +1,9 @@
 package compare
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 // ErrCorrupt: a block arrived that is not the one asked for.
 var ErrCorrupt = errors.New("what arrived is not what was sent")
-
-var errNotHere = fmt.Errorf("not on this system: it is built for Linux: %w", errors.ErrUnsupported)
 
 // CannotError says that a machine cannot do it in this way, which is a result and
 // no failure of the comparison.

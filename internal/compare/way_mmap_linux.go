@@ -66,10 +66,11 @@ func (s *mapSender) send(block uint64) error {
 
 // sockExtendedErr is struct sock_extended_err: notices lo to hi.
 type sockExtendedErr struct {
-	errno       uint32
-	origin, typ uint8
-	code, _     uint8
-	lo, hi      uint32
+	errno   uint32
+	origin  uint8
+	_       uint8
+	code, _ uint8
+	lo, hi  uint32
 }
 
 const (

@@ -2,6 +2,13 @@
 
 package compare
 
+import (
+	"errors"
+	"fmt"
+)
+
+var errNotHere = fmt.Errorf("not on this system: it is built for Linux: %w", errors.ErrUnsupported)
+
 // kernelWays are of Linux.
 func kernelWays() []way {
 	no := func() error { return errNotHere }
