@@ -14,17 +14,21 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes.
+// Exit codes. `zrdma help exit-codes` describes them.
 const (
-	ExitOK       = 0
-	ExitFailed   = 1 // the message names the step
-	ExitUsage    = 2
-	ExitNoDevice = 3 // this machine has no such RDMA device
+	ExitOK          = 0
+	ExitFailed      = 1 // the message names the step
+	ExitUsage       = 2
+	ExitNoDevice    = 3   // this machine has no such RDMA device
+	ExitMismatch    = 4   // the other end speaks something else, or has other settings, or is busy
+	ExitReport      = 5   // results could not be written where they were asked for
+	ExitInterrupted = 130 // by SIGINT or SIGTERM; what was measured was printed
 )
 
 const exitCodes = `
 Exit codes: 0 success, 1 failure (the message names the step that failed),
-2 bad usage, 3 this machine does not have the RDMA device asked for.`
+2 bad usage, 3 this machine does not have the RDMA device asked for, 4 the other
+end does not fit, 5 results could not be written, 130 interrupted.`
 
 // coded is an error with an exit code of its own.
 type coded struct {

@@ -198,7 +198,7 @@ func (f *compareFlags) run(ctx context.Context, out, errOut io.Writer) (err erro
 	var page *os.File
 	if f.html != "" { // a path that cannot be written is known before the work, not after it
 		if page, err = os.OpenFile(f.html, os.O_WRONLY|os.O_CREATE, 0o644); err != nil {
-			return coded{fmt.Errorf("--html: %w", err), ExitUsage}
+			return coded{fmt.Errorf("the report cannot be written: %w", err), ExitReport}
 		}
 		defer page.Close()
 	}
@@ -222,17 +222,24 @@ func (f *compareFlags) run(ctx context.Context, out, errOut io.Writer) (err erro
 	r, err := compare.Run(ctx, compare.Config{Addr: addr, Job: f.job(), Rounds: f.rounds, Ways: f.ways, Device: f.device, OnEvent: p.event})
 	p.clear()
 	if r == nil {
-		if ctx.Err() != nil {
-			err = errors.New("interrupted before anything was measured")
+		var no *compare.MismatchError
+		switch {
+		case ctx.Err() != nil:
+			return coded{errors.New("interrupted before anything was measured"), ExitInterrupted}
+		case errors.As(err, &no):
+			return coded{err, ExitMismatch}
 		}
 		return err
 	}
 	if ctx.Err() != nil {
-		err = errors.New("interrupted; the numbers are of the runs that had ended")
+		err = coded{errors.New("interrupted; the numbers are of the runs that had ended"), ExitInterrupted}
 	} else if err == nil {
 		err = f.missing(r)
 	}
-	return errors.Join(err, f.print(out, r), writePage(page, r))
+	if werr := errors.Join(f.print(out, r), writePage(page, r)); werr != nil {
+		return coded{errors.Join(err, werr), ExitReport}
+	}
+	return err
 }
 
 // missing is an error when nothing was measured, or not all that was named.

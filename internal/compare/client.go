@@ -95,8 +95,8 @@ const busyWait = 2 * time.Second
 func (c *client) dial(ctx context.Context) (*Host, error) {
 	for end := time.Now().Add(busyWait); ; {
 		h, err := c.dialOnce(ctx)
-		var busy *busyError
-		if !errors.As(err, &busy) || time.Now().After(end) {
+		var m *MismatchError
+		if !errors.As(err, &m) || !m.Busy || time.Now().After(end) {
 			return h, err
 		}
 		select {
@@ -107,9 +107,13 @@ func (c *client) dial(ctx context.Context) (*Host, error) {
 	}
 }
 
-type busyError struct{ addr, why string }
+// MismatchError: the server is not one for this client, or not now.
+type MismatchError struct {
+	Addr, Why string
+	Busy      bool // it may be later
+}
 
-func (e *busyError) Error() string { return e.addr + " is busy: " + e.why }
+func (e *MismatchError) Error() string { return e.Addr + " " + e.Why }
 
 func (c *client) dialOnce(ctx context.Context) (*Host, error) {
 	conn, err := c.connect(ctx, preamble{kind: forControl, version: protocol})
@@ -135,13 +139,13 @@ func (c *client) dialOnce(ctx context.Context) (*Host, error) {
 	}
 	switch {
 	case err != nil:
-		return fail(fmt.Errorf("%s does not answer as zrdma compare --server does: %w", c.addr, err))
+		return fail(&MismatchError{Addr: c.addr, Why: "does not answer as zrdma compare --server does: " + err.Error()})
 	case m.Type == msgBusy:
-		return fail(&busyError{c.addr, m.Why})
+		return fail(&MismatchError{Addr: c.addr, Why: "is busy: " + m.Why, Busy: true})
 	case m.Type != msgHello || m.Host == nil:
-		return fail(fmt.Errorf("%s said %q where %q was due: it is no zrdma compare --server", c.addr, m.Type, msgHello))
+		return fail(&MismatchError{Addr: c.addr, Why: fmt.Sprintf("said %q where %q was due: it is no zrdma compare --server", m.Type, msgHello)})
 	case m.Protocol != protocol:
-		return fail(fmt.Errorf("%s speaks version %d of the protocol, this is version %d: use the same version of zrdma at both ends", c.addr, m.Protocol, protocol))
+		return fail(&MismatchError{Addr: c.addr, Why: fmt.Sprintf("speaks version %d of the protocol, this is version %d: use the same version of zrdma at both ends", m.Protocol, protocol)})
 	}
 	return m.Host, nil
 }
