@@ -24,7 +24,7 @@ const (
 	preambleLen = 32
 	tokenLen    = 16
 
-	patience = 10 * time.Second // with a peer that should answer at once
+	patience = 30 * time.Second // with a peer that should answer at once; the machine may be busy
 )
 
 type preamble struct {
