@@ -17,6 +17,7 @@ bin: deps
 	go test -c -o bin/mr.test ./mr
 	go test -c -o bin/dpu.test ./dpu
 	go test -c -o bin/rpc.test ./rpc
+	go test -c -o bin/rdmanet.test ./rdmanet
 
 bin/door: bin
 	go test -c -gcflags=all=-d=checkptr -o bin/suite-checkptr.test ./test/suite
