@@ -153,25 +153,25 @@ func TestDeviceRemoved(t *testing.T) {
 // Over a network that loses, repeats, swaps and damages packets the stream is the
 // same bytes.
 func TestBadNetwork(t *testing.T) {
-	p, n, _, _ := memory(t)
-	a, b := p.pair(t, Config{})
-	n.SetFaults(rdmatest.Faults{Drop: 0.01, Duplicate: 0.01, Reorder: 0.02, Corrupt: 0.005})
-	data := noise(1 << 20)
-	var wg sync.WaitGroup
-	for _, c := range []*Conn{a, b} {
-		wg.Go(func() {
-			_, err := c.Write(data)
-			if err = errors.Join(err, c.CloseWrite()); err != nil {
-				t.Error(err)
-			}
-		})
-		wg.Go(func() {
-			got, err := io.ReadAll(c)
-			if err != nil || sha256.Sum256(got) != sha256.Sum256(data) {
-				t.Error("not what was sent:", len(got), err)
-			}
-		})
-	}
-	wg.Wait()
-	n.SetFaults(rdmatest.Faults{})
+	inVirtual(t, func(t *testing.T, n *rdmatest.Network, _, _ *rdmatest.Device, a, b *Conn) {
+		n.SetFaults(rdmatest.Faults{Drop: 0.01, Duplicate: 0.01, Reorder: 0.02, Corrupt: 0.005})
+		data := noise(1 << 20)
+		var wg sync.WaitGroup
+		for _, c := range []*Conn{a, b} {
+			wg.Go(func() {
+				_, err := c.Write(data)
+				if err = errors.Join(err, c.CloseWrite()); err != nil {
+					t.Error(err)
+				}
+			})
+			wg.Go(func() {
+				got, err := io.ReadAll(c)
+				if err != nil || sha256.Sum256(got) != sha256.Sum256(data) {
+					t.Error("not what was sent:", len(got), err)
+				}
+			})
+		}
+		wg.Wait()
+		n.SetFaults(rdmatest.Faults{})
+	})
 }
