@@ -41,6 +41,7 @@ test: unit soft rxe
 unit: deps
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 5m $$(go list ./... | grep -v /test/suite)
 	go test -run TestEveryCaseIsThere ./test/suite
+	sh scripts/modules.sh test
 
 # The verbs suite on the software device, over UDP and in memory.
 soft: deps

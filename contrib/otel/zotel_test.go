@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func TestPropagation(t *testing.T) {
 			if err := errors.Join(s.cl.Close(), s.srv.Close()); err != nil { // the server's spans have ended
 				t.Fatal(err)
 			}
-			c, d := s.client.Ended(), s.server.Ended()
+			c, d := inOrder(s.client), inOrder(s.server)
 			if len(c) != 2 || len(d) != 2 {
 				t.Fatal(len(c), len(d))
 			}
@@ -147,6 +148,13 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is %d, not %d; all: %v", name, got[name], least, got)
 		}
 	}
+}
+
+// inOrder are spans as they began: a handler may return after its answer has come.
+func inOrder(r *tracetest.SpanRecorder) []sdktrace.ReadOnlySpan {
+	l := r.Ended()
+	slices.SortFunc(l, func(a, b sdktrace.ReadOnlySpan) int { return a.StartTime().Compare(b.StartTime()) })
+	return l
 }
 
 // collect sums the measurements by name.
