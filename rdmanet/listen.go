@@ -3,6 +3,7 @@ package rdmanet
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type Listener struct {
 	l    *qp.Listener
 	cfg  Config
 	addr Addr
+	log  *slog.Logger
 	d    *deadline
 	life context.Context
 	die  context.CancelFunc
@@ -55,6 +57,9 @@ func listen(ctx context.Context, addr string, cfg Config) (*Listener, error) {
 		return nil, err
 	}
 	l := &Listener{l: ql, cfg: cfg, addr: Addr(ql.Addr().String()), d: newDeadline(), come: make(chan *Conn), fail: make(chan error)}
+	if l.log = cfg.Logger; l.log == nil {
+		l.log = slog.Default()
+	}
 	l.life, l.die = context.WithCancel(context.Background())
 	for range acceptors {
 		l.wg.Go(l.run)
@@ -66,6 +71,11 @@ func listen(ctx context.Context, addr string, cfg Config) (*Listener, error) {
 func (l *Listener) run() {
 	for l.life.Err() == nil {
 		c, err := l.accept()
+		var u *unfit
+		if errors.As(err, &u) {
+			l.log.Warn("rdmanet: a connection request failed", "peer", u.peer, "err", u.err)
+			continue
+		}
 		if err != nil {
 			select {
 			case l.fail <- err:
@@ -92,9 +102,19 @@ func (l *Listener) accept() (*Conn, error) {
 	c, err := New(q, l.cfg)
 	if err != nil {
 		_ = q.Close()
+		return nil, &unfit{q.Peer(), err}
 	}
-	return c, err
+	return c, nil
 }
+
+// unfit is a peer that is no stream. It is no error of Accept: one peer must not
+// end a server.
+type unfit struct {
+	peer string
+	err  error
+}
+
+func (e *unfit) Error() string { return e.err.Error() }
 
 // Accept waits for a connection.
 func (l *Listener) Accept() (net.Conn, error) {

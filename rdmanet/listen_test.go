@@ -89,6 +89,10 @@ func TestListener(t *testing.T) {
 func TestWrongPeer(t *testing.T) {
 	places(t, func(t *testing.T, p *place) {
 		l := p.listen(t, Config{})
+		small, err := p.client.Dial(t.Context(), l.Addr().String(), qp.Config{MaxMessage: 32})
+		require.NoError(t, err)
+		<-small.Done() // refused, and Accept goes on
+		require.NoError(t, small.Close())
 		for _, m := range []string{"hello world", "zn\x02\x01x", "zn\x01\x07", "z", "zn\x01\x01", "zn\x01\x02x"} {
 			q, err := p.client.Dial(t.Context(), l.Addr().String(), qp.Config{})
 			require.NoError(t, err)

@@ -45,11 +45,15 @@ func here(t testing.TB) *place {
 		d := openQP(t, qp.DeviceConfig{Name: name})
 		return newPlace(t, d, d)
 	}
-	return newPlace(t, udp(t, "127.0.11.1"), udp(t, "127.0.11.2"))
+	return newPlace(t, udp(t, 1), udp(t, 2))
 }
 
-func udp(t testing.TB, addr string) *qp.Device {
-	c, err := verbs.OpenSoft(verbs.SoftConfig{Addrs: []netip.Addr{netip.MustParseAddr(addr)}})
+// udp is a device on a loopback address of this process: another run of the tests
+// may have the others.
+func udp(t testing.TB, n byte) *qp.Device {
+	pid := os.Getpid()
+	addr := netip.AddrFrom4([4]byte{127, 100 + n, byte(pid >> 8), byte(pid)})
+	c, err := verbs.OpenSoft(verbs.SoftConfig{Addrs: []netip.Addr{addr}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return openQP(t, qp.DeviceConfig{Context: c})
