@@ -71,8 +71,8 @@ func (c *Conn) Close() error {
 	return c.closeErr
 }
 
-// deliver waits until the peer has all. That the connection has failed is not for
-// Close to say.
+// deliver waits until the peer has all. That the connection had failed before is
+// not for Close to say.
 func (c *Conn) deliver() error {
 	if c.linger < 0 || c.q.Err() != nil {
 		return nil
@@ -93,6 +93,9 @@ func (c *Conn) deliver() error {
 	}
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w (after %v)", ErrUndelivered, time.Since(start).Round(time.Millisecond))
+	}
+	if err != nil && !errors.Is(err, qp.ErrPeerClosed) {
+		return fmt.Errorf("%w: %w", ErrUndelivered, err) // it failed just now, and nobody else will say so
 	}
 	return nil
 }

