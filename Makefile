@@ -17,6 +17,7 @@ bin: deps
 	go test -c -o bin/mr.test ./mr
 	go test -c -o bin/dpu.test ./dpu
 	go test -c -o bin/rpc.test ./rpc
+	go test -c -o bin/rdmanet.test ./rdmanet
 
 bin/door: bin
 	go test -c -gcflags=all=-d=checkptr -o bin/suite-checkptr.test ./test/suite
@@ -40,6 +41,7 @@ test: unit soft rxe
 unit: deps
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 5m $$(go list ./... | grep -v /test/suite)
 	go test -run TestEveryCaseIsThere ./test/suite
+	sh scripts/modules.sh test
 
 # The verbs suite on the software device, over UDP and in memory.
 soft: deps

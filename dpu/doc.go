@@ -5,13 +5,21 @@
 // evidence it rests on. Where nothing proves more the claim is Unknown; an id names
 // a family of cards and is never taken for the mode a card is in.
 //
-// Ownership: an Inventory is plain data, a snapshot that belongs to the caller.
+// # Ownership
 //
-// Concurrency: the functions have no state; call them from any goroutine. An
+// An Inventory is plain data, a snapshot that belongs to the caller.
+//
+// # Concurrency
+//
+// The functions have no state; call them from any goroutine. An
 // Inventory is safe to read from several.
 //
-// Blocking: Discover and Probe read files, ask the kernel and open RDMA devices,
+// # Blocking
+//
+// Discover and Probe read files, ask the kernel and open RDMA devices,
 // milliseconds in all; both return when ctx is done.
 //
-// Cleanup: whatever they open is closed before they return.
+// # Cleanup
+//
+// Whatever they open is closed before they return.
 package dpu

@@ -117,6 +117,29 @@ func TestPoolGrowsToItsLimit(t *testing.T) {
 }
 
 // The kernel has less memory than the pool wants.
+// TryGet waits for memory that another goroutine registers: first connections that
+// are made at the same time fail else.
+func TestTryGetTogether(t *testing.T) {
+	for range 20 {
+		p := pool(t, PoolConfig{})
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for range 8 {
+			wg.Go(func() {
+				<-begin
+				b, err := p.TryGet(100)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = b.Release()
+			})
+		}
+		close(begin)
+		wg.Wait()
+	}
+}
+
 func TestPoolMemoryIsShort(t *testing.T) {
 	d, pd := fake(t)
 	d.limit.Store(10000)

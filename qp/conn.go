@@ -57,6 +57,7 @@ type Conn struct {
 	qp     *verbs.QP
 	log    *slog.Logger
 	name   string // the peer's address
+	own    string // this side's
 	peer   hello
 	inline int
 	flow   bool // messages are paid for with credits
@@ -123,6 +124,9 @@ type sendQueue struct {
 
 // Peer is the address of the other side.
 func (c *Conn) Peer() string { return c.name }
+
+// Local is the address of this side.
+func (c *Conn) Local() string { return c.own }
 
 // QPN is the number of the queue pair on this side.
 func (c *Conn) QPN() uint32 { return c.qp.QPN() }

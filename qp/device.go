@@ -53,6 +53,8 @@ type Device struct {
 	mu     sync.Mutex
 	conns  map[*Conn]struct{} // guarded by mu, as all below
 	byQP   map[*verbs.QP]*Conn
+	opened uint64
+	past   Stats // counts of connections that were closed
 	closed bool
 
 	closing sync.Mutex // held by Close
@@ -178,14 +180,16 @@ func (d *Device) remember(c *Conn) error {
 func (d *Device) attached(q *verbs.QP, c *Conn) {
 	d.mu.Lock()
 	d.byQP[q] = c
+	d.opened++
 	d.mu.Unlock()
 }
 
 func (d *Device) forget(c *Conn) {
 	d.mu.Lock()
 	delete(d.conns, c)
-	if c.qp != nil {
+	if c.qp != nil && d.byQP[c.qp] == c {
 		delete(d.byQP, c.qp)
+		d.past.add(c.Stats())
 	}
 	d.mu.Unlock()
 }

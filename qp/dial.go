@@ -107,6 +107,7 @@ func (c *Conn) managed(rc *rdmacm.Conn) error {
 		}
 	}
 	c.onHangUp(func() { _ = rc.Disconnect() })
+	c.own = rc.LocalAddr().String()
 	c.establish(rc.PeerAddr().String(), h)
 	go func() {
 		switch err := rc.WaitDisconnected(c.life); {

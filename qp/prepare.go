@@ -158,6 +158,7 @@ func (p *Prepared) Connect(remote Endpoint) (_ *Conn, err error) {
 	if err := c.qp.Modify(rts, verbs.QPAttrState|verbs.QPAttrSQPSN|verbs.QPAttrTimeout|verbs.QPAttrRetryCnt|verbs.QPAttrRNRRetry|verbs.QPAttrMaxQPRdAtomic); err != nil {
 		return nil, fmt.Errorf("qp: connecting to %v: %w", remote.GID.Addr(), err)
 	}
+	c.own = fmt.Sprintf("%v qp %d", p.local.GID.Addr(), p.local.QPN)
 	c.establish(fmt.Sprintf("%v qp %d", remote.GID.Addr(), remote.QPN), remote.hello)
 	return c, nil
 }

@@ -19,6 +19,7 @@ import (
 type Device struct {
 	*verbs.Context
 	dev   *verbs.Device
+	soft  *roce.Device
 	addrs []netip.Addr
 }
 
@@ -36,7 +37,7 @@ func (n *Network) Device(t TB, addrs ...netip.Addr) *Device {
 	}
 	name := "soft:" + strings.Join(names, ",")
 	p := roce.New(roce.Config{Name: name, Addrs: addrs, Net: n.faults, Seed: n.seedOf(name)})
-	d := &Device{dev: bridge.Device(p).(*verbs.Device), addrs: addrs}
+	d := &Device{dev: bridge.Device(p).(*verbs.Device), soft: p, addrs: addrs}
 	d.Context = d.Open(t)
 	n.add(d)
 	n.closeAtEnd(t, d.Context)

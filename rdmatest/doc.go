@@ -57,6 +57,15 @@
 //
 // Every method may be called from any goroutine.
 //
+// # Blocking
+//
+// Connect waits until the connection is there, and Device.Dial until its context
+// ends; nothing else waits.
+//
+// # Cleanup
+//
+// The test does it: see Ownership. Close what was made from a Device before.
+//
 // # When a test fails
 //
 // The last packets, with what became of them, are printed. Log has them all.

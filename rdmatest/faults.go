@@ -84,6 +84,18 @@ func (n *Network) Heal(a, b *Device) {
 	n.cut(b, a, false)
 }
 
+// Remove takes a device away for good, as a NIC that is pulled out or fails:
+// nothing it sends or is sent arrives, verbs.EventDeviceFatal comes to those who
+// have it open, and rdmacm.EventDeviceRemoval to their ids. They close what they
+// have, as with any device.
+func (n *Network) Remove(d *Device) {
+	for _, x := range n.all() {
+		n.cut(d, x, true)
+		n.cut(x, d, true)
+	}
+	d.soft.Remove()
+}
+
 func (n *Network) cut(from, to *Device, cut bool) {
 	for _, a := range from.addrs {
 		for _, b := range to.addrs {

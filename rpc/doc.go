@@ -49,6 +49,12 @@
 // handler's. Handlers run in goroutines of their own; those of one order key one
 // after the other.
 //
+// # Blocking
+//
+// Call waits for a place among Config.MaxCalls and for the answer, Push and Pull for
+// the devices; their context ends the wait. Hooks and a codec must not block for
+// long: they run in the goroutine of the call.
+//
 // # Cleanup
 //
 // Clients and servers, then the Device. Close waits until no memory is in flight.

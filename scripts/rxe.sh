@@ -24,8 +24,8 @@ gts --jsonfile "bin/log/suite-$kernel.json" --raw-command -- bash -o pipefail -c
 echo "rxe: what package dpu finds out about rxe"
 bin/softroce run -fail-on-warn -timeout 3m -- env ZRDMA_DEVICE=rxe0 bin/dpu.test -test.run '^TestRXECapabilities$' -test.v
 
-echo "rxe: packages mr and qp"
-bin/softroce run -fail-on-warn -timeout 6m -- sh scripts/rxe-qp.sh
+echo "rxe: packages mr, qp and rdmanet"
+bin/softroce run -fail-on-warn -timeout 10m -- sh scripts/rxe-qp.sh
 
 echo "rxe: the C door with checkptr and address sanitizer, ten times under GOGC=1"
 bin/softroce run -fail-on-warn -timeout 15m -- env GOGC=1 bin/suite-checkptr.test -test.run "$(cat scripts/door.cases)" -test.count 10 -test.timeout 14m

@@ -29,5 +29,5 @@ run lossy lossy "$reliable" none || bad=1
 # Allocations are counted without the race detector.
 ZRDMA_TEST_DEVICE=memory go test -count=1 -run TestAllocs ./test/suite || bad=1
 go test -count=1 -p 1 -run 'Allocs$|NoAllocation$|IsAllocated$|AllocatesNothing$' \
-	./internal/roce/... ./mr ./qp ./rpc || bad=1
+	./internal/roce/... ./mr ./qp ./rpc ./rdmanet || bad=1
 exit $bad

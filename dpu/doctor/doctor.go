@@ -1,14 +1,22 @@
 // Package doctor says what is wrong or slow for RDMA on a machine, and which
 // command mends it.
 //
-// Ownership: findings are plain data and belong to the caller.
+// # Ownership
 //
-// Concurrency: Examine has no state; call it from any goroutine.
+// Findings are plain data and belong to the caller.
 //
-// Blocking: Examine reads files, and waits Config.Watch between two readings of
+// # Concurrency
+//
+// Examine has no state; call it from any goroutine.
+//
+// # Blocking
+//
+// Examine reads files, and waits Config.Watch between two readings of
 // the counters; it returns when ctx is done.
 //
-// Cleanup: nothing stays open.
+// # Cleanup
+//
+// Nothing stays open.
 package doctor
 
 import (

@@ -28,7 +28,7 @@ func TestOnlyOneDoorToC(t *testing.T) {
 
 // layers from the lowest; a package imports none of a layer above its own.
 // A folder stands for everything below it.
-var layers = [][]string{{"verbs"}, {"mr"}, {"qp"}, {"rpc"}}
+var layers = [][]string{{"verbs"}, {"mr"}, {"qp"}, {"rpc", "rdmanet"}}
 
 func layerOf(dir string) int {
 	for i, l := range layers {
@@ -63,7 +63,9 @@ func TestImportsPointDown(t *testing.T) {
 		fixture{"verbs/rdmacm/a.go", imports(module + "qp"), true},
 		fixture{"verbs/a_test.go", imports(module + "rpc"), true},
 		fixture{"mr/a.go", imports(module + "qp/internal/x"), true},
-		fixture{"verbs/a.go", imports("example.com/mr"), false})
+		fixture{"verbs/a.go", imports("example.com/mr"), false},
+		fixture{"rdmanet/a.go", imports(module + "qp"), false},
+		fixture{"qp/a.go", imports(module + "rdmanet"), true})
 	onTree(t, downwards)
 }
 

@@ -112,14 +112,37 @@ func (d *Device) Open() (provider.Context, error) {
 		nodes.m[key] = n
 	}
 	n.refs++
-	return &devCtx{n: n, info: d.info}, nil
+	c := &devCtx{n: n, info: d.info}
+	n.ctxs[c] = struct{}{}
+	return c, nil
+}
+
+// Remove tells everybody who has the device open that it is gone, as the driver
+// of one that is pulled out does. What it sends is for the caller to stop.
+func (d *Device) Remove() {
+	net := d.cfg.Net
+	if net == nil {
+		net = udp()
+	}
+	nodes.Lock()
+	defer nodes.Unlock()
+	n := nodes.m[nodeKey{net: net, addrs: fmt.Sprint(d.cfg.Addrs)}]
+	if n == nil {
+		return
+	}
+	for c := range n.ctxs {
+		c.raise(provider.EventDeviceFatal, 0, 0)
+	}
+	if m := n.manager(); m != nil {
+		m.DeviceRemoved()
+	}
 }
 
 // start opens the links.
 func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
 	n := &node{
 		name: d.info.Name, key: key, net: net, base: time.Now(),
-		qps: map[uint32]*qp{}, ahs: map[uint64]*ah{}, groups: map[netip.Addr][]*qp{},
+		ctxs: map[*devCtx]struct{}{}, qps: map[uint32]*qp{}, ahs: map[uint64]*ah{}, groups: map[netip.Addr][]*qp{},
 	}
 	n.mem.seed = d.cfg.Seed
 	n.inMemory = net != udp()
@@ -151,14 +174,15 @@ func (d *Device) start(net link.Network, key nodeKey) (*node, error) {
 func (c *devCtx) Close() error {
 	c.once.Do(func() {
 		c.Interrupt()
-		c.n.release()
+		c.n.release(c)
 	})
 	return nil
 }
 
-func (n *node) release() {
+func (n *node) release(c *devCtx) {
 	nodes.Lock()
 	defer nodes.Unlock()
+	delete(n.ctxs, c)
 	if n.refs--; n.refs > 0 {
 		return
 	}

@@ -26,7 +26,8 @@ import (
 type node struct {
 	name      string
 	key       nodeKey
-	refs      int // contexts; guarded by nodes
+	refs      int                  // contexts; guarded by nodes
+	ctxs      map[*devCtx]struct{} // those; guarded by nodes
 	net       link.Network
 	links     []link.Link // by GID index; fixed once the node is open
 	ifindexes sync.Map    // of uint32, by address

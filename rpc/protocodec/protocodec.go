@@ -2,6 +2,22 @@
 // protobuf messages:
 //
 //	var Stat = rpc.Method[*pb.StatRequest, *pb.StatReply]{Name: "block.stat", Codec: protocodec.Codec}
+//
+// # Ownership
+//
+// Messages are copied: the bytes of a call are not referred to once it has ended.
+//
+// # Concurrency
+//
+// Codec has no state; it may be used from any goroutine.
+//
+// # Blocking
+//
+// Nothing waits.
+//
+// # Cleanup
+//
+// There is nothing to close.
 package protocodec
 
 import (
