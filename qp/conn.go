@@ -67,6 +67,7 @@ type Conn struct {
 	up      bool   // connected; guarded by Engine.turn
 	send    sendQueue
 	recv    *ring // of its own, or shared
+	unpaid  int   // receives it used up and that were not replaced; guarded by recv.mu
 	in      inbox
 	calls   sync.Pool
 	given   []mr.Buf // scratch of finish

@@ -367,3 +367,22 @@ func TestGrantOutlives(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 }
+
+// A window that is a small part of a shared queue gets its credits back.
+func TestSharedReceiveSmallWindow(t *testing.T) {
+	inVirtual(t, func(t *testing.T, _ *rdmatest.Network, da, db *Device) {
+		s, err := db.NewSharedReceive(SharedReceiveConfig{Depth: 1000})
+		require.NoError(t, err)
+		for _, window := range []int{1, 2, 3, 7, 8, 13} {
+			a, b := pairOf(t, da, db, Config{}, Config{Shared: s, RecvDepth: window, OnMessage: func(_ *Conn, m Message) { _ = m.Buf.Release() }})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			for i := range 100 {
+				require.NoError(t, a.SendBytes(ctx, []byte("x")), "message %d of a window of %d", i, window)
+			}
+			cancel()
+			require.NoError(t, a.Close())
+			require.NoError(t, b.Close())
+		}
+		require.NoError(t, s.Close())
+	})
+}

@@ -39,6 +39,7 @@ type ring struct {
 	out     int      // posted
 	debts   []debt   // receives used up and not replaced, oldest first
 	control int      // of them, those of control messages
+	short   bool     // a connection's part of them is worth a credit message
 	spare   []mr.Buf // for the next receives
 	waiting bool     // a goroutine waits for the pool
 	stopped bool
@@ -106,6 +107,9 @@ func (r *ring) owes(d debt) {
 	r.debts = append(r.debts, d)
 	if d.control {
 		r.control++
+	} else if d.c != nil {
+		d.c.unpaid++
+		r.short = r.short || d.c.unpaid >= d.c.creditStep()
 	}
 	r.mu.Unlock()
 }
@@ -132,10 +136,12 @@ func (r *ring) begin(n int) error {
 func (r *ring) fill(due []*Conn) []*Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// One doorbell for several, unless the queue runs dry.
-	if r.stopped || len(r.debts) == 0 || len(r.debts) < len(r.flights)/8 && r.out > len(r.flights)/2 && r.control <= controlDebts {
+	// One doorbell for several, unless the queue runs dry, or a peer: of a shared
+	// queue its window can be a small part.
+	if r.stopped || len(r.debts) == 0 || len(r.debts) < len(r.flights)/8 && r.out > len(r.flights)/2 && r.control <= controlDebts && !r.short {
 		return due
 	}
+	r.short = false
 	n, err := r.postSome(min(len(r.debts), len(r.free)))
 	switch {
 	case err == nil:
@@ -150,9 +156,17 @@ func (r *ring) fill(due []*Conn) []*Conn {
 	for _, d := range r.debts[:n] {
 		if d.control {
 			r.control--
-		} else if d.c != nil && d.c.flow && d.c.in.owe(1) >= d.c.creditStep() && (len(due) == 0 || due[len(due)-1] != d.c) {
+			continue
+		}
+		if d.c != nil {
+			d.c.unpaid--
+		}
+		if d.c != nil && d.c.flow && d.c.in.owe(1) >= d.c.creditStep() && (len(due) == 0 || due[len(due)-1] != d.c) {
 			due = append(due, d.c)
 		}
+	}
+	for _, d := range r.debts[n:] { // what memory was missing for
+		r.short = r.short || d.c != nil && !d.control && d.c.unpaid >= d.c.creditStep()
 	}
 	k := copy(r.debts, r.debts[n:])
 	clear(r.debts[k:])

@@ -42,6 +42,7 @@ type request struct {
 	body       []byte
 	bufs       [2]mr.Buf
 	dirs       [2]mr.Direction
+	cut        [2]bool // slices of the buffer were taken, and not it
 	n          int
 	idempotent bool
 	wait       bool
@@ -51,6 +52,7 @@ type request struct {
 	order      uint32
 	token      [tokenLen]byte
 	trace      *Stages
+	push       *nicBudget // a token of its pushes is the call's
 }
 
 // parse takes the options; the buffers are the request's, error or not.
@@ -96,7 +98,7 @@ func (c *Client) usable(b mr.Buf) error {
 		return &Error{Code: InvalidArgument, Message: "a buffer that is not the caller's to give", Cause: err}
 	case b.Len() == 0:
 		return &Error{Code: InvalidArgument, Message: "a buffer of no bytes"}
-	case b.Region().MR(c.d.PD()) == nil:
+	case b.Region().MR(c.nics[0].d.PD()) == nil:
 		return &Error{Code: InvalidArgument, Message: "a buffer", Cause: ErrForeignBuffer}
 	}
 	return nil
@@ -106,7 +108,7 @@ func (c *Client) usable(b mr.Buf) error {
 // comes back by itself.
 func (r *request) release() {
 	for i := range r.n {
-		if b := r.bufs[i]; !b.IsZero() && b.Err() == nil {
+		if b := r.bufs[i]; !b.IsZero() && (r.cut[i] || b.Err() == nil) {
 			_ = b.Release()
 		}
 	}
@@ -134,7 +136,11 @@ func (c *Client) call(ctx context.Context, method string, body []byte, opts []Op
 			binary.LittleEndian.PutUint64(r.token[8:], c.token.Add(1))
 		}
 		var rep *Reply
-		if rep, err = c.try(ctx, &r); err == nil {
+		rep, err = c.try(ctx, &r)
+		if r.push != nil {
+			r.push.pushes.give()
+		}
+		if err == nil {
 			return rep, nil
 		}
 	}

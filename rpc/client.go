@@ -21,8 +21,8 @@ import (
 type Client struct {
 	cfg     Config
 	addr    string
-	d       *qp.Device
-	granter *mr.Granter
+	d       *qp.Device // the first of nics
+	nics    []*nic
 	bootID  uint64
 	token   atomic.Uint64
 	invoke  Invoker // through the interceptors; nil: there are none
@@ -37,6 +37,7 @@ type Client struct {
 	lastErr error         // of the last dial
 	closed  bool
 	gen     uint32
+	way     int    // which of its addresses is dialled
 	had     bool   // a session was made
 	server  uint64 // boot id of the server
 
@@ -45,6 +46,7 @@ type Client struct {
 	wg   sync.WaitGroup // sessions being closed, dials, fences
 
 	stats clientStats
+	rails []railCounts // by device
 }
 
 // process tells this process from one that had its address before.
@@ -55,26 +57,24 @@ var process = sync.OnceValue(func() uint64 {
 })
 
 // Dial connects to a server, host:port. The first connection is made before it
-// returns; later ones when they are needed.
+// returns; later ones when they are needed. With Config.Rails addr may be several
+// addresses with commas between: those of the server by way of Device, of Rails[0],
+// and so on. When one fails the next is tried.
 func Dial(ctx context.Context, addr string, cfg Config) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	d := cfg.Device
-	if d == nil {
-		if d, err = defaultDevice(); err != nil {
-			return nil, err
-		}
+	nics, err := openNICs(&cfg, 0)
+	if err != nil {
+		return nil, err
 	}
-	c := &Client{cfg: cfg, addr: addr, d: d, bootID: process(), changed: make(chan struct{})}
+	c := &Client{cfg: cfg, addr: addr, d: nics[0].d, nics: nics, bootID: process(), changed: make(chan struct{})}
+	c.rails = make([]railCounts, len(nics))
 	c.life, c.die = context.WithCancel(context.Background())
 	c.gate.out = make(chan struct{})
 	if len(cfg.ClientInterceptors) > 0 {
 		c.invoke = chain(cfg.ClientInterceptors, c.call)
-	}
-	if c.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: fenceGrace(cfg.DeadAfter)}); err != nil {
-		return nil, err
 	}
 	if _, err := c.session(ctx, false); err != nil {
 		_ = c.Close()
@@ -141,6 +141,7 @@ func (c *Client) redial() {
 		c.lastErr = err
 		switch {
 		case err != nil:
+			c.way++
 		case c.closed:
 			defer s.session.end(ErrClosed)
 		case s.usable(): // it may have ended already, and then nobody would say so again
@@ -190,25 +191,27 @@ func (c *Client) dial() (_ *clientSession, err error) {
 	if err := memory.reserve(cost); err != nil {
 		return nil, fmt.Errorf("rpc: dial %s: %w", c.addr, err)
 	}
-	cs := newClientSession(c, gen)
+	first, addr := c.route()
+	d := c.nics[first].d
+	cs := newClientSession(c, gen, first, addr)
 	cs.idle.add(cs, cost)
 	s := cs.session
-	conf := c.cfg.conn(s.onMessage, s.onEnd)
+	conf := c.cfg.conn(s.nic, s.onMessage, s.onEnd)
 	var nc net.Conn
 	var control *qp.Conn
 	switch {
 	case c.cfg.TLS != nil:
-		nc, err = (&tls.Dialer{Config: c.cfg.TLS}).DialContext(ctx, "tcp", c.addr)
+		nc, err = (&tls.Dialer{Config: c.cfg.TLS}).DialContext(ctx, "tcp", addr)
 		if err == nil {
-			control, err = c.d.Exchange(ctx, nc.(*tls.Conn), conf)
+			control, err = d.Exchange(ctx, nc.(*tls.Conn), conf)
 		}
 	case c.cfg.PlainTCP:
-		nc, err = (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
+		nc, err = (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		if err == nil {
-			control, err = c.d.ExchangeUnsafe(ctx, nc, conf)
+			control, err = d.ExchangeUnsafe(ctx, nc, conf)
 		}
 	default:
-		control, err = c.d.Dial(ctx, c.addr, conf)
+		control, err = d.Dial(ctx, addr, conf)
 	}
 	if err == nil {
 		err = s.adopt(control, true)
@@ -230,6 +233,10 @@ func (c *Client) dial() (_ *clientSession, err error) {
 	c.server = s.remote.bootID
 	c.mu.Unlock()
 	c.stats.sessions.Add(1)
+	if s.multi() {
+		c.wg.Add(1) // the dial holds one too
+		go cs.keepRails()
+	}
 	return cs, nil
 }
 
@@ -265,7 +272,7 @@ func (c *Client) Close() error {
 	}
 	c.gate.shut() // calls see that the session has ended, or that the client is closed
 	c.wg.Wait()
-	return closeGranter(c.granter)
+	return closeNICs(c.nics)
 }
 
 // closeGranter waits for the grants that were given up: their fences go on in the

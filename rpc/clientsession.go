@@ -20,6 +20,7 @@ type clientSession struct {
 	c    *Client
 	next atomic.Uint32 // data queue pairs take turns
 	busy atomic.Int32  // used, for who does not hold mu
+	look chan struct{} // a token: keepRails has something to do
 	idle idleEntry     // among those that may be closed when memory is short
 
 	mu    sync.Mutex
@@ -41,19 +42,24 @@ type callSlot struct {
 type call struct {
 	id       uint64
 	conn     *qp.Conn
+	rail     *rail
+	anywhere bool          // CANCEL went over another rail, and so may its acknowledgement; guarded by clientSession.mu
 	ready    chan struct{} // one token: msg is there
 	msg      message
 	wc       qp.Message // msg lies in its Buf
 	answered bool       // guarded by clientSession.mu; msg, wc and lost are then fixed
-	lost     bool       // there is no msg: the session ended
+	lost     bool       // there is no msg: the session, or the rail, ended
 }
 
-func newClientSession(c *Client, gen uint32) *clientSession {
-	s := newSession(&c.cfg, c.d, c.addr)
+func newClientSession(c *Client, gen uint32, first int, addr string) *clientSession {
+	s := newSession(&c.cfg, c.nics, first, addr)
 	s.epoch, s.copied = gen, &c.stats.copied
 	s.local = hello{major: major, minor: minor, bootID: c.bootID, epoch: gen, slot: uint32(c.cfg.SlotSize), calls: uint32(c.cfg.MaxCalls)}
+	if n := len(c.nics); n > 1 {
+		s.local.rails, s.local.first = uint16(n), uint16(first)
+	}
 	_, _ = rand.Read(s.local.nonce[:])
-	cs := &clientSession{session: s, c: c}
+	cs := &clientSession{session: s, c: c, look: make(chan struct{}, 1)}
 	s.owner = cs
 	c.wg.Add(1) // until closed; the dial that makes it holds one too
 	return cs
@@ -82,12 +88,16 @@ func (cs *clientSession) usable() bool {
 }
 
 // begin takes a place for a call, waiting for one.
-func (cs *clientSession) begin(ctx context.Context, conn *qp.Conn) (*call, error) {
+func (cs *clientSession) begin(ctx context.Context, p path) (*call, error) {
 	cs.mu.Lock()
 	for {
 		if cs.over || cs.away {
 			cs.mu.Unlock()
 			return nil, &lostError{cause: errGoAway}
+		}
+		if p.rail.over() { // railLost has looked for its calls, or does when this one has a place
+			cs.mu.Unlock()
+			return nil, &lostError{cause: p.rail.why}
 		}
 		if n := len(cs.free); n > 0 {
 			i := cs.free[n-1]
@@ -100,7 +110,7 @@ func (cs *clientSession) begin(ctx context.Context, conn *qp.Conn) (*call, error
 			s.busy = true
 			k := s.call
 			k.id, k.answered = uint64(s.gen)<<32|uint64(i), false
-			k.msg, k.wc, k.conn, k.lost = message{}, qp.Message{}, conn, false
+			k.msg, k.wc, k.conn, k.rail, k.anywhere, k.lost = message{}, qp.Message{}, p.conn, p.rail, false, false
 			cs.used++
 			cs.busy.Store(int32(cs.used))
 			cs.mu.Unlock()
@@ -180,8 +190,8 @@ func (cs *clientSession) take(s *session, m qp.Message, msg message) {
 			k = cs.slots[i].call
 		}
 		// Only on the queue pair of the call does an answer prove that the writes
-		// before it are there.
-		if k == nil || k.conn != m.Conn || msg.epoch != s.epoch || k.answered {
+		// before it are there; an acknowledgement comes when they have completed.
+		if k == nil || k.conn != m.Conn && !(k.anywhere && msg.typ == msgCancelAck) || msg.epoch != s.epoch || k.answered {
 			cs.mu.Unlock()
 			_ = m.Buf.Release()
 			cs.c.stats.late.Add(1)
@@ -235,6 +245,7 @@ func (cs *clientSession) gone(s *session, _ error) {
 	}
 	cs.mu.Unlock()
 	cs.c.lose(cs)
+	cs.railsOver()
 	go func() {
 		defer cs.c.wg.Done()
 		s.close()
@@ -245,34 +256,32 @@ func (cs *clientSession) gone(s *session, _ error) {
 // do does a call on the session. Buffers that were granted are not the request's
 // any more when it fails, but for a *lostError without memory.
 func (cs *clientSession) do(ctx context.Context, r *request, replay bool) (*Reply, error) {
-	rail, conn := -1, cs.ctl // fixed since the handshake
-	if r.n > 0 || r.order != 0 {
+	t := cs.rails.Load()
+	p := t.eager
+	if r.order != 0 {
 		// Calls of one order key go one way, with bulk data or without.
-		n := uint32(len(cs.data))
-		if r.order != 0 {
-			rail = int(r.order % n)
-		} else {
-			rail = int(cs.next.Add(1) % n)
-		}
-		conn = cs.data[rail]
+		p = t.ordered(r.order)
+	} else if r.n > 0 {
+		p = t.paths[cs.next.Add(1)%uint32(len(t.paths))]
 	}
-	k, err := cs.begin(ctx, conn)
+	k, err := cs.begin(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	r.trace.mark(queued)
-	var gs [2]*mr.Grant
-	grants := gs[:r.n]
-	if err := cs.request(ctx, k, r, grants, rail, replay); err != nil {
-		memory := cs.reclaim(ctx, r, grants, true)
+	var few [2]piece
+	ps, err := cs.request(ctx, k, r, t, p, few[:0], replay)
+	if err != nil {
+		memory := cs.reclaim(ctx, r, ps, true)
 		cs.finish(k)
-		err = cs.whyNot(err)
+		err = cs.whyNot(p.conn, err)
 		var lost *lostError
 		if errors.As(err, &lost) {
 			lost.memory = memory
 		}
 		return nil, err
 	}
+	p.rail.count(r)
 	r.trace.mark(posted)
 	if done := ctx.Done(); done == nil {
 		<-k.ready
@@ -280,48 +289,51 @@ func (cs *clientSession) do(ctx context.Context, r *request, replay bool) (*Repl
 		select {
 		case <-k.ready:
 		case <-done:
-			cs.cancel(k, gs)
+			cs.cancel(k, ps)
 			return nil, ctx.Err()
 		}
 	}
 	if k.lost {
-		memory := cs.reclaim(ctx, r, grants, r.idempotent)
-		cs.finish(k)
-		return nil, &lostError{sent: true, memory: memory, cause: cs.err()}
+		return nil, cs.orphaned(ctx, k, r, ps)
 	}
 	r.trace.mark(received)
-	return cs.answer(ctx, k, r, grants)
+	return cs.answer(ctx, k, r, ps)
 }
 
 // request exposes the memory of a call and sends it. After an error it was not sent.
-func (cs *clientSession) request(ctx context.Context, k *call, r *request, grants []*mr.Grant, rail int, replay bool) error {
-	var descs [2]desc
+func (cs *clientSession) request(ctx context.Context, k *call, r *request, t *railSet, home path, ps []piece, replay bool) ([]piece, error) {
+	var few [2]desc
+	ds := few[:0]
 	h := header{typ: msgRequest, method: MethodID(r.method), id: k.id, order: r.order}
 	for i := range r.n {
-		d := &descs[i]
-		d.rail, d.flags, d.Len = uint16(rail), dirFrom, uint32(r.bufs[i].Len())
 		if r.dirs[i] == mr.DeviceWrites {
-			d.flags = dirToPeer
-			if cs.cfg.Bulk == Pull {
+			switch cs.mode(r, home.rail.nic, r.bufs[i].Len()) {
+			case Pull:
 				h.flags |= flagPull // the length only
+				ds = append(ds, desc{Remote: mr.Remote{Len: uint32(r.bufs[i].Len())}, rail: home.num, flags: dirToPeer})
 				continue
+			case Auto:
+				h.flags |= flagPull // with a window too: as the server can
 			}
 		}
-		g, err := cs.c.granter.Start(ctx, k.conn, r.bufs[i], r.dirs[i])
-		if err != nil {
-			return err
+		var err error
+		if ps, ds, err = cs.show(ctx, r, i, t, home, ps, ds); err != nil {
+			return ps, err
 		}
-		grants[i] = g
-		d.Remote = g.Remote()
+	}
+	if len(ps) > r.n {
+		if err := bound(ctx, ps, home.conn); err != nil {
+			return ps, err
+		}
 	}
 	if dl, ok := ctx.Deadline(); ok {
 		left := time.Until(dl)
 		if left <= 0 {
-			return context.DeadlineExceeded
+			return ps, context.DeadlineExceeded
 		}
 		h.deadline = uint32(min(left.Microseconds()+1, math.MaxUint32))
 	}
-	p := parts{descs: descs[:r.n], body: r.body, stream: r.stream, offset: r.offset, join: cs.busy.Load() > 1}
+	p := parts{descs: ds, body: r.body, stream: r.stream, offset: r.offset, join: cs.busy.Load() > 1}
 	if r.stream {
 		h.flags |= flagStream
 	}
@@ -335,14 +347,17 @@ func (cs *clientSession) request(ctx context.Context, k *call, r *request, grant
 			h.flags |= flagReplay
 		}
 	}
-	return cs.send(ctx, k.conn, &h, p)
+	return ps, cs.send(ctx, k.conn, &h, p)
 }
 
-// whyNot turns a failure of the session, before a call was sent, into a *lostError.
-func (cs *clientSession) whyNot(err error) error {
+// whyNot turns a failure of the session, or of a rail, before a call was sent into
+// a *lostError.
+func (cs *clientSession) whyNot(c *qp.Conn, err error) error {
 	var end *qp.EndError
 	if errors.As(err, &end) {
-		cs.session.end(err) // the queue pair tells of its end later: nobody should try it again until then
+		if c.Err() != nil {
+			cs.lost(c, err) // the queue pair tells of its end later: nobody should try it again until then
+		}
 		return &lostError{cause: err}
 	}
 	select {
@@ -353,128 +368,33 @@ func (cs *clientSession) whyNot(err error) error {
 	}
 }
 
-// reclaim takes grants back from a request that will not be answered. With again
-// it waits until the memory is safe, so that the request can be sent once more;
-// without, or when ctx ends, the memory goes back to its pool by itself.
-func (cs *clientSession) reclaim(ctx context.Context, r *request, grants []*mr.Grant, again bool) (lost error) {
-	for i, g := range grants {
-		if g == nil {
-			continue
-		}
-		grants[i] = nil
-		if !again {
-			g.Abandon()
-			lost = errAbandoned
-			continue
-		}
-		wait, cancel := context.WithTimeout(ctx, 2*time.Second)
-		b, err := g.Revoke(wait)
-		cancel()
-		if err != nil {
-			lost = err
-			continue
-		}
-		r.bufs[i] = b
-	}
-	return lost
-}
-
-var errAbandoned = errors.New("rpc: the call was given up")
-
-// cancel gives a call up. The wait has ended; the memory stays until the peer says
-// that it is done with it or, after the grace, until the right was taken away.
-func (cs *clientSession) cancel(k *call, grants [2]*mr.Grant) {
-	cs.c.stats.cancelled.Add(1)
-	cs.tell(k.conn, &header{typ: msgCancel, id: k.id}, nil)
-	if grants[0] == nil && grants[1] == nil {
-		cs.finish(k)
-		return
-	}
-	cs.c.wg.Add(1) // Close cannot be past its wait: the call is inside the gate
-	go func() {
-		defer cs.c.wg.Done()
-		grace := time.NewTimer(cs.cfg.Grace)
-		defer grace.Stop()
-		select {
-		case <-k.ready:
-			k.drop()
-			if !k.lost {
-				cs.c.stats.fencedByAck.Add(1)
-			}
-		case <-grace.C:
-			cs.c.stats.fencedHard.Add(1)
-		}
-		cs.mu.Lock()
-		wc := k.wc.WC
-		cs.mu.Unlock()
-		for _, g := range grants {
-			if g != nil {
-				g.Invalidated(&wc)
-			}
-		}
-		// The place stays taken until the memory is back: it is what bounds the
-		// fences that a flood of cancellations can have under way.
-		for _, g := range grants {
-			if g == nil {
-				continue
-			}
-			ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
-			b, err := g.Revoke(ctx)
-			stop()
-			if err == nil {
-				_ = b.Release()
-			}
-		}
-		cs.finish(k)
-	}()
-}
-
 // answer makes a Reply of a response.
-func (cs *clientSession) answer(ctx context.Context, k *call, r *request, grants []*mr.Grant) (*Reply, error) {
+func (cs *clientSession) answer(ctx context.Context, k *call, r *request, ps []piece) (*Reply, error) {
 	failed := k.msg.flags&flagError != 0 || k.msg.typ != msgResponse
-	rep, _ := cs.c.replies.Get().(*Reply)
-	if rep == nil {
-		rep = new(Reply)
-	}
-	*rep = Reply{Body: k.msg.body, Pushed: int(k.msg.order), c: cs.c, msg: k.wc.Buf, n: r.n}
-	var lost error
-	for i, g := range grants {
-		if g == nil {
-			continue
-		}
-		grants[i] = nil
-		r.bufs[i] = mr.Buf{}
-		g.Invalidated(&k.wc.WC)
-		b, err := g.Finish(ctx) // the answer says that the server is done
-		if err != nil {
-			lost = err
-			continue
-		}
-		rep.bufs[i] = b
-		g.Recycle()
-	}
+	lost := cs.regain(ctx, k, r, ps) // the answer says that the server is done
+	pushed := int(k.msg.order)
 	if k.msg.typ == msgResponse && k.msg.flags&flagPull != 0 && k.msg.header.descs > 0 {
 		if lost == nil && !failed {
-			lost = cs.collect(ctx, k, r, rep)
+			var end int
+			end, lost = cs.collect(ctx, k, r)
+			pushed = max(pushed, end)
 		}
 		// Behind the reads, also behind one that was given up and goes on.
 		cs.tellAfter(k.conn, &header{typ: msgBulkDone, id: k.id}, nil, true)
 	}
 	if failed {
-		err := &Error{Code: Code(k.msg.method), Method: r.method, Message: string(k.msg.body), Refused: k.msg.flags&flagRefused != 0}
-		if err.Code == OK || k.msg.typ != msgResponse {
-			err.Code = Unknown
-		}
+		err := cs.failure(k, r, ps)
+		_ = k.wc.Buf.Release()
 		cs.finish(k)
-		rep.Release()
 		return nil, err
 	}
-	cs.finish(k)
 	if lost != nil {
-		rep.Release()
+		_ = k.wc.Buf.Release()
+		cs.finish(k)
 		var said *Error
+		var rail *lostError
 		switch {
-		case errors.As(lost, &said):
+		case errors.As(lost, &said), errors.As(lost, &rail):
 		case ctx.Err() != nil:
 			lost = ctx.Err()
 		default: // the answer, or memory of it, is lost, for instance with the connection
@@ -482,34 +402,30 @@ func (cs *clientSession) answer(ctx context.Context, k *call, r *request, grants
 		}
 		return nil, lost
 	}
-	for i := range r.n {
-		if rep.bufs[i].IsZero() { // not granted: Pull mode
-			rep.bufs[i], r.bufs[i] = r.bufs[i], mr.Buf{}
-		}
+	rep, _ := cs.c.replies.Get().(*Reply)
+	if rep == nil {
+		rep = new(Reply)
 	}
+	*rep = Reply{Body: k.msg.body, Pushed: pushed, c: cs.c, msg: k.wc.Buf, n: r.n, bufs: r.bufs}
+	r.bufs = [2]mr.Buf{}
+	cs.finish(k)
 	return rep, nil
 }
 
-// collect reads what the server offers, in Pull mode.
-func (cs *clientSession) collect(ctx context.Context, k *call, r *request, rep *Reply) error {
-	for i := range r.n {
-		if r.dirs[i] != mr.DeviceWrites || !rep.bufs[i].IsZero() {
-			continue
-		}
-		d := k.msg.desc(0)
-		b := r.bufs[i]
-		part, err := b.Narrow(0, int(min(d.Len, math.MaxInt32)))
-		if err != nil {
-			return &Error{Code: Internal, Method: r.method, Message: fmt.Sprintf("the server offers %d bytes for a buffer of %d", d.Len, b.Len())}
-		}
-		if d.Len == 0 {
-			return nil
-		}
-		rep.Pushed = int(d.Len)
-		r.bufs[i] = mr.Buf{}
-		b, err = k.conn.Read(ctx, part, d.Remote)
-		rep.bufs[i] = b
+// failure is the error that a response says. One for a rail that was lost makes
+// the call like one whose own rail was.
+func (cs *clientSession) failure(k *call, r *request, ps []piece) error {
+	err := &Error{Code: Code(k.msg.method), Method: r.method, Message: string(k.msg.body), Refused: k.msg.flags&flagRefused != 0}
+	if err.Code == OK || k.msg.typ != msgResponse {
+		err.Code = Unknown
+	}
+	if k.msg.typ != msgResponse || k.msg.flags&flagRail == 0 || !cs.multi() {
 		return err
 	}
-	return nil
+	for i := range ps {
+		if uint32(ps[i].rail.place) == k.msg.order && !ps[i].rail.over() {
+			cs.lose(ps[i].rail, err, true)
+		}
+	}
+	return &lostError{sent: !err.Refused, cause: err}
 }

@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/zrdma/zrdma/qp"
 )
 
 // Every field of Config is known here: with a default, or zero by design. Values
 // that make no sense are refused, never changed in silence.
 func TestConfig(t *testing.T) {
-	zero := map[string]bool{"Device": true, "TLS": true, "PlainTCP": true, "Secret": true, "Bulk": true, "NoReconnect": true,
-		"ClientInterceptors": true, "OnCall": true, "shared": true}
+	zero := map[string]bool{"Device": true, "TLS": true, "PlainTCP": true, "Secret": true, "Bulk": true, "Rails": true, "DeviceReads": true, "DevicePushes": true, "NoReconnect": true,
+		"ClientInterceptors": true, "OnCall": true}
 	c, err := Config{}.withDefaults()
 	require.NoError(t, err)
 	v := reflect.ValueOf(c)
@@ -33,6 +35,12 @@ func TestConfig(t *testing.T) {
 		"DialTimeout": {DialTimeout: -1},
 		"MaxBackoff":  {MaxBackoff: -1},
 		"Bulk":        {Bulk: 7},
+		"Stripe":      {Stripe: 100},
+		"DeviceReads": {DeviceReads: -1},
+		"Pushes":      {DevicePushes: -1},
+		"Rails":       {Rails: make([]*qp.Device, maxRails)},
+		"no Device":   {Rails: make([]*qp.Device, 1)},
+		"nil rail":    {Device: new(qp.Device), Rails: make([]*qp.Device, 1)},
 		"TLS":         {TLS: &tls.Config{MinVersion: tls.VersionTLS13}, PlainTCP: true},
 	} {
 		_, err := bad.withDefaults()

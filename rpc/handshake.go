@@ -39,7 +39,7 @@ func (s *session) greeting(ctx context.Context) error {
 		}
 	}()
 	for range s.cfg.DataQPs {
-		p, err := s.d.Prepare(netip.Addr{}, s.cfg.conn(s.onMessage, s.onEnd))
+		p, err := s.nic.d.Prepare(netip.Addr{}, s.cfg.conn(s.nic, s.onMessage, s.onEnd))
 		if err != nil {
 			return err
 		}
@@ -77,22 +77,24 @@ func (s *session) greeting(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err = s.waitReady(ctx)
+	if _, err = s.waitReady(ctx); err == nil {
+		s.firstRail()
+	}
 	return err
 }
 
 // welcome is the server's side. A client that is refused is told why.
-func (s *session) welcome(ctx context.Context, maxData int) error {
+func (s *session) welcome(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
 	defer cancel()
-	err := s.welcoming(ctx, maxData)
+	err := s.welcoming(ctx)
 	if err != nil {
 		s.refuse(err)
 	}
 	return err
 }
 
-func (s *session) welcoming(ctx context.Context, maxData int) error {
+func (s *session) welcoming(ctx context.Context) error {
 	h, err := s.hear(ctx)
 	if err != nil {
 		return err
@@ -109,8 +111,8 @@ func (s *session) welcoming(ctx context.Context, maxData int) error {
 	if len(h.data) == 0 {
 		return errHello
 	}
-	for _, e := range h.data[:min(len(h.data), maxData)] {
-		p, err := s.d.Prepare(netip.Addr{}, s.cfg.conn(s.onMessage, s.onEnd))
+	for _, e := range h.data[:min(len(h.data), s.maxData)] {
+		p, err := s.nic.d.Prepare(netip.Addr{}, s.cfg.conn(s.nic, s.onMessage, s.onEnd))
 		if err != nil {
 			return err
 		}
@@ -141,6 +143,7 @@ func (s *session) welcoming(ctx context.Context, maxData int) error {
 		}
 	}
 	// From here on the peer is known: its requests are taken.
+	s.firstRail()
 	s.open.Store(true)
 	return s.send(ctx, s.control(), &header{typ: msgReady}, parts{body: []byte("ready")})
 }
@@ -156,10 +159,15 @@ func (s *session) refuse(why error) {
 	if errors.As(why, &e) && e.Message != "" {
 		text = e.Message
 	}
-	h := header{typ: msgClose, flags: flagError, method: uint32(code)}
+	s.closing(c, &header{typ: msgClose, flags: flagError, method: uint32(code)}, []byte(text[:min(len(text), 200)]))
+}
+
+// closing sends the last message of a session, and waits a moment until the peer
+// has it.
+func (s *session) closing(c *qp.Conn, h *header, body []byte) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if s.send(ctx, c, &h, parts{body: []byte(text[:min(len(text), 200)])}) == nil {
+	if s.send(ctx, c, h, parts{body: body}) == nil {
 		_ = c.Flush(ctx)
 	}
 }

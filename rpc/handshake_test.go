@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -108,7 +109,7 @@ func TestAnotherMajorVersion(t *testing.T) {
 		_, err := s.shake()
 		require.ErrorIs(t, err, ErrVersion)
 		require.Equal(t, FailedPrecondition, CodeOf(err))
-		require.ErrorContains(t, err, "version 1.0 of the protocol, the peer 2.0")
+		require.ErrorContains(t, err, fmt.Sprintf("version 1.%d of the protocol, the peer 2.%d", minor, minor))
 		s.close()
 
 		_, addr, stop := strangeServer(t, net, func(s *stranger, h hello) {

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 
 	"github.com/zrdma/zrdma/mr"
+	"github.com/zrdma/zrdma/qp"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -25,10 +26,13 @@ const (
 	msgPong                         //
 	msgGoAway                       // no new calls, please: the sender drains
 	msgClose                        // the session ends
+	msgJoin                         // queue pairs of one more rail (minor 1, as all below)
+	msgJoined                       // those that answer
+	msgRailDown                     // the sender does not use a rail any more
 	msgLimit
 )
 
-var msgNames = [...]string{"0", "HELLO", "READY", "REQUEST", "RESPONSE", "CANCEL", "CANCEL_ACK", "BULK_DONE", "PING", "PONG", "GOAWAY", "CLOSE"}
+var msgNames = [...]string{"0", "HELLO", "READY", "REQUEST", "RESPONSE", "CANCEL", "CANCEL_ACK", "BULK_DONE", "PING", "PONG", "GOAWAY", "CLOSE", "JOIN", "JOINED", "RAIL_DOWN"}
 
 func (t msgType) String() string {
 	if int(t) < len(msgNames) {
@@ -45,6 +49,7 @@ const (
 	flagInvalidated = 1 << 3 // RESPONSE: sent with invalidation of the first descriptor's key
 	flagError       = 1 << 4 // RESPONSE: the code is in method, the text inline
 	flagMore        = 1 << 5 // REQUEST of a stream: more parts follow
+	flagRail        = 1 << 5 // RESPONSE, with flagError: a rail was lost, whose place is in order
 	flagStream      = 1 << 6 // REQUEST: the offset of the part follows the token
 	flagRefused     = 1 << 7 // RESPONSE, with flagError: no handler has seen the call
 )
@@ -88,9 +93,11 @@ var crcTable = crc32.MakeTable(crc32.Castagnoli)
 // desc is memory that the sender of a message shows to its peer.
 type desc struct {
 	mr.Remote
-	rail  uint16 // the queue pair it may be reached through
+	rail  uint16 // the queue pair it may be reached through: see rail.number
 	flags uint16
-	nonce uint32
+	nonce uint32 // RESPONSE: where in the caller's buffer it belongs
+
+	conn *qp.Conn // the one that rail says; not on the wire
 }
 
 func (d *desc) put(b []byte) {

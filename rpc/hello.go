@@ -20,13 +20,14 @@ type hello struct {
 	calls        uint32 // calls at a time that the server takes
 	nonce        [16]byte
 	data         []qp.Endpoint // of the data queue pairs
+	rails, first uint16        // devices, 0: one; and which of them this session begins on
 	mac          []byte        // HMAC-SHA256, where a secret was configured; the last field
 	said         []byte        // of a hello received: all that came before mac, known fields or not
 }
 
 const (
 	major = 1
-	minor = 0
+	minor = 1
 
 	tlvVersion = 1
 	tlvBoot    = 2
@@ -35,6 +36,7 @@ const (
 	tlvNonce   = 5
 	tlvData    = 6
 	tlvMAC     = 7
+	tlvRails   = 8
 
 	maxData = 32
 )
@@ -55,6 +57,9 @@ func (h *hello) encode() []byte {
 	for _, e := range h.data {
 		p, _ := e.MarshalBinary()
 		field(tlvData, p)
+	}
+	if h.rails > 1 {
+		field(tlvRails, le.AppendUint16(le.AppendUint16(nil, h.rails), h.first))
 	}
 	if h.mac != nil {
 		field(tlvMAC, h.mac)
@@ -77,7 +82,7 @@ func (h *hello) decode(b []byte) error {
 		}
 		v := b[4 : 4+n]
 		b = b[4+n:]
-		want := map[uint16]int{tlvVersion: 4, tlvBoot: 8, tlvEpoch: 4, tlvLimits: 8, tlvNonce: 16, tlvData: qp.EndpointLen, tlvMAC: sha256.Size}[t]
+		want := map[uint16]int{tlvVersion: 4, tlvBoot: 8, tlvEpoch: 4, tlvLimits: 8, tlvNonce: 16, tlvData: qp.EndpointLen, tlvMAC: sha256.Size, tlvRails: 4}[t]
 		if want != 0 && n != want {
 			return errHello
 		}
@@ -101,6 +106,10 @@ func (h *hello) decode(b []byte) error {
 				return err
 			}
 			h.data = append(h.data, e)
+		case tlvRails:
+			if h.rails, h.first = le.Uint16(v), le.Uint16(v[2:]); h.rails > maxRails || h.first >= h.rails {
+				return errHello
+			}
 		case tlvMAC:
 			h.mac = append([]byte(nil), v...)
 			h.said = append([]byte(nil), all[:len(all)-len(b)-4-n]...)

@@ -20,7 +20,7 @@ func (b *both) rest() {
 	time.Sleep(100 * time.Millisecond) // acknowledgements are under way
 	synctest.Wait()
 	require.Equal(b.t, b.s.cfg.MaxBytes, b.s.bytes.left.Load(), "bytes of calls that have ended")
-	require.Zero(b.t, b.s.granter.Stats().Open, "offers of calls that have ended")
+	require.Zero(b.t, b.s.nics[0].granter.Stats().Open, "offers of calls that have ended")
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	for ss := range b.s.sessions {
@@ -220,7 +220,7 @@ func TestCloseUnderLoad(t *testing.T) {
 	virtual(t, func(t *testing.T, net *rdmatest.Network) {
 		for i := range 6 {
 			b := newBoth(t, net, ServerConfig{}, echo)
-			c := b.dial(Config{Bulk: BulkMode(i % 2), DataQPs: 2, DeadAfter: 25 * time.Millisecond})
+			c := b.dial(Config{Bulk: BulkMode(i % 3), DataQPs: 2, DeadAfter: 25 * time.Millisecond})
 			stop := make(chan struct{})
 			done := make(chan struct{}, 4)
 			for g := range 4 {
@@ -261,7 +261,7 @@ func TestCloseUnderLoad(t *testing.T) {
 				require.NoError(t, b.s.Close())
 			}
 			require.NoError(t, c.Close())
-			require.Zero(t, c.granter.Stats().Open)
+			require.Zero(t, c.nics[0].granter.Stats().Open)
 			close(stop)
 			for range 4 {
 				<-done

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/qp"
 )
 
@@ -56,10 +57,9 @@ type method struct {
 
 // Server answers calls. Register handlers with Handle, then Serve.
 type Server struct {
-	cfg     ServerConfig
-	d       *qp.Device
-	granter *mr.Granter
-	bootID  uint64
+	cfg    ServerConfig
+	nics   []*nic
+	bootID uint64
 
 	mu        sync.Mutex
 	methods   map[uint32]*method // guarded by mu until serving; read-only then
@@ -72,7 +72,6 @@ type Server struct {
 	die       context.CancelFunc
 	wg        sync.WaitGroup // sessions, calls, workers, accept loops
 	workers   workers
-	shared    *qp.SharedReceive
 	bytes     budget
 	stats     serverStats
 }
@@ -95,27 +94,15 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.MaxBytes < 0 || cfg.MaxSessions < 0 || cfg.SharedReceives < 0 || cfg.MaxDataQPs < 0 || cfg.MaxDataQPs > maxData {
 		return nil, fmt.Errorf("rpc: ServerConfig: MaxBytes, MaxSessions and SharedReceives must not be negative, MaxDataQPs 1 to %d", maxData)
 	}
-	d := cfg.Device
-	if d == nil {
-		if d, err = defaultDevice(); err != nil {
-			return nil, err
-		}
+	nics, err := openNICs(&cfg.Config, cfg.SharedReceives)
+	if err != nil {
+		return nil, err
 	}
-	s := &Server{cfg: cfg, d: d, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{},
+	s := &Server{cfg: cfg, nics: nics, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{},
 		listeners: map[interface{ Close() error }]struct{}{}}
 	s.bytes.left.Store(cfg.MaxBytes)
 	s.workers.wg = &s.wg
 	s.life, s.die = context.WithCancel(context.Background())
-	if s.granter, err = mr.NewGranter(d.PD(), mr.GranterConfig{Grace: fenceGrace(cfg.DeadAfter)}); err != nil {
-		return nil, err
-	}
-	if n := cfg.SharedReceives; n > 0 {
-		if s.shared, err = d.NewSharedReceive(qp.SharedReceiveConfig{Depth: n, MaxMessage: cfg.SlotSize}); err != nil {
-			_ = s.granter.Close()
-			return nil, err
-		}
-		s.cfg.shared = s.shared
-	}
 	return s, nil
 }
 
@@ -144,7 +131,9 @@ func (s *Server) Handle(name string, h Handler) {
 }
 
 // Listen binds addr, host:port, in the way that Config chooses: rdma_cm, or TCP
-// with TLS. Serve it. Port 0 chooses one.
+// with TLS. Serve it. Port 0 chooses one. With Config.Rails and rdma_cm several
+// addresses, with commas between, are those of Device, of Rails[0], and so on:
+// clients that name them too can begin a session on any.
 func (s *Server) Listen(ctx context.Context, addr string) (*Listener, error) {
 	switch {
 	case s.cfg.TLS != nil:
@@ -160,7 +149,20 @@ func (s *Server) Listen(ctx context.Context, addr string) (*Listener, error) {
 		}
 		return &Listener{s: s, tcp: l}, nil
 	}
-	return s.listenCM(ctx, addr)
+	l := &Listener{s: s}
+	for i, a := range strings.Split(addr, ",") {
+		if i == len(s.nics) {
+			_ = l.Close()
+			return nil, fmt.Errorf("rpc: listen on %s: more addresses than the %d devices of Config.Device and Rails", addr, len(s.nics))
+		}
+		cm, err := l.listenCM(ctx, s.nics[i], strings.TrimSpace(a))
+		if err != nil {
+			_ = l.Close()
+			return nil, err
+		}
+		l.cm = append(l.cm, cm)
+	}
+	return l, nil
 }
 
 // Listener is where a server accepts sessions.
@@ -168,26 +170,19 @@ type Listener struct {
 	s   *Server
 	tcp net.Listener
 	tls *tls.Config
-	cm  *qp.Listener
+	cm  []*qp.Listener // on the devices of the server
 	// The control queue pair of a session begins before the session is known.
 	pending sync.Map // *qp.Conn to *serverSession
 }
 
-func (s *Server) listenCM(ctx context.Context, addr string) (*Listener, error) {
-	l := &Listener{s: s}
-	conf := s.cfg.conn(func(c *qp.Conn, m qp.Message) {
+func (l *Listener) listenCM(ctx context.Context, n *nic, addr string) (*qp.Listener, error) {
+	return n.d.Listen(ctx, addr, l.s.cfg.conn(n, func(c *qp.Conn, m qp.Message) {
 		l.of(c).onMessage(c, m)
 	}, func(c *qp.Conn, err error) {
 		if v, ok := l.pending.LoadAndDelete(c); ok {
 			v.(*serverSession).onEnd(c, err)
 		} // else accept sees that it has ended
-	})
-	var err error
-	l.cm, err = s.d.Listen(ctx, addr, conf)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
+	}))
 }
 
 // of finds the session of a control queue pair; the first message makes it.
@@ -195,22 +190,46 @@ func (l *Listener) of(c *qp.Conn) *serverSession {
 	if v, ok := l.pending.Load(c); ok {
 		return v.(*serverSession)
 	}
-	v, _ := l.pending.LoadOrStore(c, newServerSession(l.s))
+	v, _ := l.pending.LoadOrStore(c, newServerSession(l.s, l.s.device(c)))
 	return v.(*serverSession)
 }
 
-// Addr is the address listened on, host:port.
+// device is the number of the device that a queue pair is on.
+func (s *Server) device(c *qp.Conn) int {
+	return slices.IndexFunc(s.nics, func(n *nic) bool { return n.d == c.Device() })
+}
+
+// deviceFor is the number of the device that has the address which a stream came
+// to; else the first.
+func (s *Server) deviceFor(nc net.Conn) int {
+	if a, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+		ip := a.AddrPort().Addr().Unmap()
+		for i, n := range s.nics {
+			if _, err := n.d.Context().SelectGID(n.d.Port(), ip); err == nil {
+				return i
+			}
+		}
+	}
+	return 0
+}
+
+// Addr is the address listened on, host:port; several with commas between, as
+// Listen takes them.
 func (l *Listener) Addr() string {
 	if l.tcp != nil {
 		return l.tcp.Addr().String()
 	}
-	a := l.cm.Addr()
-	if a.Addr().IsUnspecified() {
-		if ip := firstAddr(l.s.d); ip.IsValid() {
-			a = netip.AddrPortFrom(ip, a.Port())
+	var out []string
+	for _, cm := range l.cm {
+		a := cm.Addr()
+		if a.Addr().IsUnspecified() {
+			if ip := firstAddr(l.s.nics[len(out)].d); ip.IsValid() {
+				a = netip.AddrPortFrom(ip, a.Port())
+			}
 		}
+		out = append(out, a.String())
 	}
-	return a.String()
+	return strings.Join(out, ",")
 }
 
 func firstAddr(d *qp.Device) netip.Addr {
@@ -228,7 +247,11 @@ func (l *Listener) Close() error {
 	if l.tcp != nil {
 		return l.tcp.Close()
 	}
-	return l.cm.Close()
+	var errs []error
+	for _, cm := range l.cm {
+		errs = append(errs, cm.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Serve accepts sessions on l until it is closed, and closes it. It returns nil
@@ -244,8 +267,22 @@ func (s *Server) Serve(l *Listener) error {
 	s.wg.Add(1)
 	s.mu.Unlock()
 	defer s.wg.Done()
+	var others sync.WaitGroup
+	defer others.Wait()
+	for _, cm := range l.cm[min(1, len(l.cm)):] {
+		others.Go(func() { _ = s.serve(func() error { return l.acceptCM(s.life, cm) }) })
+	}
+	return s.serve(func() error {
+		if l.tcp != nil {
+			return l.acceptTCP()
+		}
+		return l.acceptCM(s.life, l.cm[0])
+	})
+}
+
+func (s *Server) serve(accept func() error) error {
 	for {
-		err := l.accept(s.life)
+		err := accept()
 		switch {
 		case err == nil:
 		case s.life.Err() != nil, errors.Is(err, net.ErrClosed):
@@ -257,33 +294,34 @@ func (s *Server) Serve(l *Listener) error {
 	}
 }
 
-func (l *Listener) accept(ctx context.Context) error {
-	if l.tcp == nil {
-		c, err := l.cm.Accept(ctx)
-		if err != nil {
-			return err
-		}
-		ss := l.of(c)
-		if c.Err() != nil { // its OnEnd may have been before there was a session
-			l.pending.Delete(c)
-			ss.session.end(c.Err())
-			_ = c.Close()
-			return nil
-		}
-		l.s.start(ss, func(context.Context) (*qp.Conn, error) { return c, nil })
+func (l *Listener) acceptCM(ctx context.Context, cm *qp.Listener) error {
+	c, err := cm.Accept(ctx)
+	if err != nil {
+		return err
+	}
+	ss := l.of(c)
+	if c.Err() != nil { // its OnEnd may have been before there was a session
+		l.pending.Delete(c)
+		ss.session.end(c.Err())
+		_ = c.Close()
 		return nil
 	}
+	l.s.start(ss, func(context.Context) (*qp.Conn, error) { return c, nil })
+	return nil
+}
+
+func (l *Listener) acceptTCP() error {
 	nc, err := l.tcp.Accept()
 	if err != nil {
 		return err
 	}
-	ss := newServerSession(l.s)
+	ss := newServerSession(l.s, l.s.deviceFor(nc))
 	l.s.start(ss, func(ctx context.Context) (*qp.Conn, error) {
-		conf := l.s.cfg.conn(ss.onMessage, ss.onEnd)
+		d, conf := ss.nic.d, l.s.cfg.conn(ss.nic, ss.onMessage, ss.onEnd)
 		if l.tls != nil {
-			return l.s.d.Exchange(ctx, tls.Server(nc, l.tls), conf)
+			return d.Exchange(ctx, tls.Server(nc, l.tls), conf)
 		}
-		return l.s.d.ExchangeUnsafe(ctx, nc, conf)
+		return d.ExchangeUnsafe(ctx, nc, conf)
 	})
 	return nil
 }
@@ -311,7 +349,7 @@ func (s *Server) start(ss *serverSession, control func(context.Context) (*qp.Con
 				ss.refuse(err)
 			}
 			if err == nil {
-				err = ss.welcome(ctx, s.cfg.MaxDataQPs)
+				err = ss.welcome(ctx)
 			}
 		}
 		if err != nil {
@@ -398,10 +436,5 @@ func (s *Server) Close() error {
 	}
 	s.workers.close()
 	s.wg.Wait()
-	if s.shared != nil {
-		if err := s.shared.Close(); err != nil {
-			return err
-		}
-	}
-	return closeGranter(s.granter)
+	return closeNICs(s.nics)
 }

@@ -33,8 +33,8 @@ type ServerCall struct {
 	conn  *qp.Conn // that it came on, and its answer goes to
 	h     header
 	buf   mr.Buf
-	descs [2]desc
-	n     int
+	descs []desc
+	few   [2]desc // what descs mostly is
 	bytes int64
 	m     *method
 	prev  chan struct{} // done of the call before, of the same order key
@@ -44,16 +44,20 @@ type ServerCall struct {
 
 	ctx callContext
 
-	ops     atomic.Int32 // one-sided operations under way, and one for the handler
-	pulls   atomic.Int32 // of ops, those that read the memory of the caller
-	failed  atomic.Pointer[error]
-	replied bool        // by the handler's goroutine only, as all below
-	extent  uint32      // of what was pushed
-	offers  []*mr.Grant // Pull mode: what the caller may read; fixed once ops is 0
-	offered []desc
+	ops       atomic.Int32                  // one-sided operations under way, and one for the handler
+	early     atomic.Int32                  // of ops, those that must be over before the answer: READs, and WRITEs that no order with it holds
+	hurry     atomic.Pointer[chan struct{}] // a token when ops falls to 1
+	failed    atomic.Pointer[error]
+	lostPlace atomic.Int32 // of a rail that was lost under an operation, plus 1
+	replied   bool         // by the handler's goroutine only, as all below
+	extent    uint32       // of what was pushed
+	offers    []*mr.Grant  // Pull mode: what the caller may read; fixed once ops is 0
+	offered   []desc
 
 	// Guarded by serverSession.mu.
 	cancelled bool // the caller waits for the acknowledgement
+	ackTo     *qp.Conn
+	orphan    bool // its queue pair is lost
 	awaiting  bool // it was told of the offers
 	taken     bool // it has them
 	settled   bool
@@ -98,19 +102,31 @@ func (ss *serverSession) request(m qp.Message, msg *message) {
 // admit decides about a request before its data moves; one that it refuses is
 // answered.
 func (ss *serverSession) admit(m qp.Message, msg *message, c *ServerCall) bool {
-	if int(msg.header.descs) > len(c.descs) {
-		ss.decline(m, msg.id, InvalidArgument, "%d descriptors; at most %d", msg.header.descs, len(c.descs))
+	n := int(msg.header.descs)
+	if n > len(c.few) && !ss.multi() {
+		ss.decline(m, msg.id, InvalidArgument, "%d descriptors; at most %d", n, len(c.few))
 		return false
 	}
-	rail := ss.rail(m.Conn)
-	for i := range int(msg.header.descs) {
-		c.descs[i] = msg.desc(i)
-		if int(c.descs[i].rail) != rail {
-			ss.decline(m, msg.id, InvalidArgument, "descriptor of queue pair %d on queue pair %d", c.descs[i].rail, rail)
+	t := ss.rails.Load()
+	c.descs = c.few[:0]
+	if n > len(c.few) {
+		c.descs = make([]desc, 0, n)
+	}
+	for i := range n {
+		d := msg.desc(i)
+		d.conn = t.byNumber(d.rail)
+		switch {
+		case d.conn == nil && ss.multi() && d.rail != noPath && int(d.rail>>8) < ss.places():
+			ss.s.stats.refused.Add(1)
+			h := header{typ: msgResponse, id: msg.id, flags: flagError | flagRefused | flagRail, method: uint32(Unavailable), order: uint32(d.rail >> 8)}
+			ss.tell(m.Conn, &h, []byte("the rail is lost"))
+			return false
+		case d.conn == nil || d.conn != m.Conn && (!ss.multi() || t.number(m.Conn) == noPath):
+			ss.decline(m, msg.id, InvalidArgument, "descriptor of queue pair %#x on queue pair %#x", d.rail, t.number(m.Conn))
 			return false
 		}
-		c.n++
-		c.bytes += int64(c.descs[i].Len)
+		c.descs = append(c.descs, d)
+		c.bytes += int64(d.Len)
 	}
 	if c.m = ss.s.methods[msg.method]; c.m == nil {
 		ss.decline(m, msg.id, Unimplemented, "the server has no method of number %#x", msg.method)
@@ -262,6 +278,9 @@ func (c *ServerCall) answer(err error) {
 	}
 	c.replied = true
 	h := header{typ: msgResponse, id: c.h.id, flags: flagError, method: uint32(e.Code)}
+	if p := c.lostPlace.Load(); p != 0 { // not the handler's fault: the caller treats it like the loss of its own rail
+		h.flags, h.method, h.order = flagError|flagRail, uint32(Unavailable), uint32(p-1)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.ss.cfg.DialTimeout)
 	defer cancel()
 	// The caller takes its memory back when it has this: nothing may be going on.
@@ -273,9 +292,11 @@ func (c *ServerCall) answer(err error) {
 // drain waits until the handler's one-sided operations have ended. When they do
 // not, the session ends: an answer would be a lie.
 func (c *ServerCall) drain(ctx context.Context) bool {
-	for pause := 10 * time.Microsecond; c.ops.Load() > 1; pause = min(2*pause, time.Millisecond) {
+	ch := make(chan struct{}, 1)
+	c.hurry.Store(&ch)
+	for c.ops.Load() > 1 {
 		select {
-		case <-time.After(pause):
+		case <-ch:
 		case <-ctx.Done():
 			c.ss.session.end(fmt.Errorf("rpc: transfers of a call of %s do not end: %w", c.Method, ctx.Err()))
 			return false
@@ -288,8 +309,16 @@ func (c *ServerCall) drain(ctx context.Context) bool {
 
 // opDone ends one of ops; the last one settles the call.
 func (c *ServerCall) opDone() {
-	if c.ops.Add(-1) == 0 {
+	switch c.ops.Add(-1) {
+	case 0:
 		c.settle()
+	case 1:
+		if ch := c.hurry.Load(); ch != nil {
+			select {
+			case *ch <- struct{}{}:
+			default:
+			}
+		}
 	}
 }
 
@@ -298,14 +327,14 @@ func (c *ServerCall) opDone() {
 // called at any time, from an engine's goroutine too.
 func (c *ServerCall) settle() {
 	c.ss.mu.Lock()
-	if c.ops.Load() != 0 || c.settled || c.awaiting && !c.taken && !c.cancelled && !c.ss.over {
+	if c.ops.Load() != 0 || c.settled || c.awaiting && !c.taken && !c.cancelled && !c.orphan && !c.ss.over {
 		c.ss.mu.Unlock()
 		return
 	}
 	c.settled = true
 	delete(c.ss.calls, c.h.id)
 	c.ss.busy.Add(-1)
-	ack, taken := c.cancelled, c.taken
+	ack, ackTo, taken := c.cancelled, c.ackTo, c.taken
 	c.ss.mu.Unlock()
 	c.ss.s.bytes.give(c.bytes)
 	if len(c.offers) > 0 {
@@ -319,7 +348,7 @@ func (c *ServerCall) settle() {
 		c.trace.finish(f)
 	}
 	if ack {
-		c.ss.tell(c.conn, &header{typ: msgCancelAck, id: c.h.id}, nil)
+		c.ss.tell(ackTo, &header{typ: msgCancelAck, id: c.h.id}, nil)
 	}
 }
 
@@ -327,7 +356,7 @@ func (c *ServerCall) settle() {
 func (c *ServerCall) Peer() string { return c.ss.peerName() }
 
 // Device is the device of the server: its pool has buffers for Pull and Push.
-func (c *ServerCall) Device() *qp.Device { return c.ss.d }
+func (c *ServerCall) Device() *qp.Device { return c.ss.s.nics[0].d }
 
 var errReplied = &Error{Code: FailedPrecondition, Message: "the call was answered already"}
 
@@ -337,13 +366,17 @@ func (c *ServerCall) Reply(body []byte) error {
 	if c.replied {
 		return errReplied
 	}
-	if c.pulls.Load() > 0 {
+	if c.early.Load() > 0 {
 		// A read that was given up still goes on: with the answer the caller would
-		// take its memory back under it, which costs the queue pair.
+		// take its memory back under it, which costs the queue pair. And the answer says
+		// nothing of writes on other queue pairs than its own: they must be there.
 		ctx, cancel := context.WithTimeout(context.Background(), c.ss.cfg.DialTimeout)
 		defer cancel()
 		if !c.drain(ctx) {
 			return c.ss.err()
+		}
+		if e := c.failed.Load(); e != nil {
+			return *e
 		}
 	}
 	h := header{typ: msgResponse, id: c.h.id, order: c.extent}
@@ -353,9 +386,12 @@ func (c *ServerCall) Reply(body []byte) error {
 		c.await(true)
 	}
 	// The answer takes the caller's window away, which saves it the work.
-	if d := c.find(dirToPeer); d != nil && d.RKey != 0 && c.h.flags&flagPull == 0 {
-		h.flags |= flagInvalidated
-		p.inv = d.RKey
+	for i := range c.descs {
+		if d := &c.descs[i]; d.flags == dirToPeer && d.RKey != 0 && d.conn == c.conn {
+			h.flags |= flagInvalidated
+			p.inv = d.RKey
+			break
+		}
 	}
 	p.join = c.ss.busy.Load() > 1
 	if err := c.ss.send(&c.ctx, c.conn, &h, p); err != nil {

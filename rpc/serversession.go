@@ -22,11 +22,14 @@ type serverSession struct {
 	over   bool                   // it has ended: no call begins, no offer is kept
 }
 
-func newServerSession(s *Server) *serverSession {
-	x := newSession(&s.cfg.Config, s.d, "")
-	x.server = true
+func newServerSession(s *Server, first int) *serverSession {
+	x := newSession(&s.cfg.Config, s.nics, first, "")
+	x.server, x.maxData = true, s.cfg.MaxDataQPs
 	x.copied = &s.stats.copied
 	x.local = hello{major: major, minor: minor, bootID: s.bootID, slot: uint32(s.cfg.SlotSize), calls: uint32(s.cfg.MaxCalls)}
+	if n := len(s.nics); n > 1 {
+		x.local.rails, x.local.first = uint16(n), uint16(first)
+	}
 	_, _ = rand.Read(x.local.nonce[:])
 	ss := &serverSession{session: x, s: s, calls: map[uint64]*ServerCall{}, orders: map[uint32]*ServerCall{}}
 	x.owner = ss
@@ -87,8 +90,8 @@ func (ss *serverSession) take(x *session, m qp.Message, msg message) {
 		_ = m.Buf.Release()
 		ss.mu.Lock()
 		c := ss.calls[msg.id]
-		if c != nil && c.conn == m.Conn {
-			c.cancelled = true
+		if c != nil && (c.conn == m.Conn || x.multi()) { // its own rail may be lost
+			c.cancelled, c.ackTo = true, m.Conn
 		}
 		ss.mu.Unlock()
 		if c == nil { // answered already: nothing of it goes on
@@ -112,5 +115,36 @@ func (ss *serverSession) take(x *session, m qp.Message, msg message) {
 	default:
 		_ = m.Buf.Release()
 		x.end(fmt.Errorf("rpc: %v from the client %s", msg.typ, x.peerName()))
+	}
+}
+
+func (ss *serverSession) railUp(*rail) {}
+
+// railLost ends the calls that came over the rail: nobody can have their answers.
+func (ss *serverSession) railLost(r *rail) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, c := range ss.calls {
+		if r.has(c.conn) {
+			c.orphan = true
+			c.cancel()
+		}
+	}
+}
+
+// railGone settles those of them that have no handler any more.
+func (ss *serverSession) railGone(r *rail) {
+	ss.mu.Lock()
+	var left []*ServerCall
+	for _, c := range ss.calls {
+		if r.has(c.conn) {
+			c.orphan = true
+			left = append(left, c)
+		}
+	}
+	ss.mu.Unlock()
+	for _, c := range left {
+		c.cancel()
+		c.settle()
 	}
 }

@@ -16,28 +16,35 @@ import (
 // hello to close. It ends whole: what a queue pair of it fails with ends it.
 type session struct {
 	cfg    *Config
-	d      *qp.Device
-	data   []*qp.Conn // fixed once the handshake is done
+	nics   []*nic
+	nic    *nic                    // that the session begins on
+	data   []*qp.Conn              // of the handshake
+	rails  atomic.Pointer[railSet] // nil until the handshake is nearly done
 	epoch  uint32
 	local  hello
 	remote hello
 	owner  owner
 
 	server  bool           // this side's part
+	maxData int            // on the server: ServerConfig.MaxDataQPs
 	open    atomic.Bool    // the handshake is done, the peer is known
 	waiting atomic.Int64   // goroutines of tell
 	copied  *atomic.Uint64 // of the client or the server: bytes of arguments put into messages
 	drafts  sync.Pool      // *draft
 
-	mu    sync.Mutex
-	peer  string     // guarded by mu, as all below
-	ended bool       //
-	cause error      //
-	ctl   *qp.Conn   //
-	all   []*qp.Conn //
-	done  chan struct{}
-	hello chan heard    // handshake: the peer's
-	ready chan readyMsg // handshake: READY frames
+	mu      sync.Mutex
+	peer    string     // guarded by mu, as all below
+	ended   bool       //
+	cause   error      //
+	ctl     *qp.Conn   //
+	all     []*qp.Conn //
+	done    chan struct{}
+	hello   chan heard    // handshake: the peer's
+	ready   chan readyMsg // handshake: READY frames
+	joins   map[int]*join // rails whose queue pairs are being connected, by place
+	joining bool          // on the server: one is being answered
+
+	retired sync.WaitGroup // rails lost, whose queue pairs are being closed
 }
 
 // heard is the peer's hello, or what is wrong with it.
@@ -56,10 +63,15 @@ type readyMsg struct {
 type owner interface {
 	take(s *session, m qp.Message, msg message)
 	gone(s *session, err error)
+	// railUp, called under session.mu before the rail is used, and railLost when it
+	// is not any more hear of rails; railGone when nothing of it is in flight.
+	railUp(r *rail)
+	railLost(r *rail)
+	railGone(r *rail)
 }
 
-func newSession(cfg *Config, d *qp.Device, peer string) *session {
-	s := &session{cfg: cfg, d: d, peer: peer, done: make(chan struct{}), hello: make(chan heard, 1), ready: make(chan readyMsg, maxData+1)}
+func newSession(cfg *Config, nics []*nic, first int, peer string) *session {
+	s := &session{cfg: cfg, nics: nics, nic: nics[first], peer: peer, joins: map[int]*join{}, done: make(chan struct{}), hello: make(chan heard, 1), ready: make(chan readyMsg, maxData+1)}
 	s.drafts.New = func() any { return new(draft) }
 	return s
 }
@@ -107,16 +119,6 @@ func (s *session) conns() []*qp.Conn {
 	return append([]*qp.Conn(nil), s.all...)
 }
 
-// rail is the index of a data queue pair, -1 for the control queue pair.
-func (s *session) rail(c *qp.Conn) int {
-	for i, d := range s.data {
-		if d == c {
-			return i
-		}
-	}
-	return -1
-}
-
 var errEarly = errors.New("rpc: the peer sent something else before it was ready")
 
 // onMessage takes a message, in an engine's goroutine.
@@ -156,6 +158,10 @@ func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 	case msgReady:
 		mac := append([]byte(nil), msg.body[:min(len(msg.body), 64)]...)
 		_ = m.Buf.Release()
+		if s.open.Load() && s.multi() {
+			s.railReady(c, msg.id)
+			return
+		}
 		select {
 		case s.ready <- readyMsg{c, mac}:
 		default:
@@ -175,6 +181,14 @@ func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 		}
 		_ = m.Buf.Release()
 		s.end(err)
+	case msgJoin, msgJoined, msgRailDown:
+		if s.open.Load() && s.multi() && msg.epoch == s.epoch {
+			s.railMessage(c, &msg)
+			_ = m.Buf.Release()
+			return
+		}
+		_ = m.Buf.Release()
+		s.end(fmt.Errorf("rpc: %v from %s, which has no rails", msg.typ, s.peerName()))
 	default:
 		if s.server && !s.open.Load() { // or a stranger could skip the proof
 			_ = m.Buf.Release()
@@ -185,7 +199,7 @@ func (s *session) onMessage(c *qp.Conn, m qp.Message) {
 	}
 }
 
-func (s *session) onEnd(_ *qp.Conn, err error) { s.end(err) }
+func (s *session) onEnd(c *qp.Conn, err error) { s.lost(c, err) }
 
 // end ends the session, once. Its queue pairs are closed in the background.
 func (s *session) end(cause error) {
@@ -195,8 +209,18 @@ func (s *session) end(cause error) {
 		return
 	}
 	s.ended, s.cause = true, cause
+	var up []*rail
+	if t := s.rails.Load(); t != nil {
+		up = t.up
+	}
+	for _, j := range s.joins {
+		up = append(up[:len(up):len(up)], j.r)
+	}
 	s.mu.Unlock()
 	close(s.done)
+	for _, r := range up {
+		r.end(cause)
+	}
 	s.owner.gone(s, cause)
 }
 
@@ -210,6 +234,8 @@ func (s *session) err() error {
 // must not run in an engine's goroutine.
 func (s *session) close() {
 	s.end(ErrClosed)
+	s.farewell()
+	s.retired.Wait()
 	for _, c := range s.conns() {
 		if err := c.Close(); err != nil {
 			s.cfg.Logger.Warn("rpc: closing a queue pair", "peer", s.peerName(), "err", err)
@@ -265,9 +291,9 @@ func (s *session) build(ctx context.Context, wait bool, c *qp.Conn, h *header, p
 	} else {
 		var err error
 		if wait {
-			d.bufs[0], err = s.d.Pool().Get(ctx, n)
+			d.bufs[0], err = c.Device().Pool().Get(ctx, n)
 		} else {
-			d.bufs[0], err = s.d.Pool().TryGet(n)
+			d.bufs[0], err = c.Device().Pool().TryGet(n)
 		}
 		if err == nil {
 			b, err = d.bufs[0].Bytes()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,7 +41,18 @@ func TestSimulation(t *testing.T) {
 	first := max(*rpcSeed, 1)
 	for seed := first; seed < first+uint64(*rpcSeeds); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			rdmatest.Run(t, seed, func(t *testing.T, net *rdmatest.Network) { simulate(t, net, seed) })
+			rdmatest.Run(t, seed, func(t *testing.T, net *rdmatest.Network) { simulate(t, net, seed, false) })
+		})
+	}
+}
+
+// TestSimulationRails is TestSimulation with two or three devices a host, whose
+// links fail one by one, and buffers cut over them.
+func TestSimulationRails(t *testing.T) {
+	first := max(*rpcSeed, 1)
+	for seed := first; seed < first+uint64(*rpcSeeds); seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			rdmatest.Run(t, seed, func(t *testing.T, net *rdmatest.Network) { simulate(t, net, seed, true) })
 		})
 	}
 }
@@ -51,8 +63,8 @@ type sim struct {
 	net     *rdmatest.Network
 	seed    uint64
 	rng     *rand.Rand // of the goroutine that makes trouble
-	sdev    *rdmatest.Device
-	sd      *qp.Device
+	sdev    []*rdmatest.Device
+	sd      []*qp.Device
 	cfg     ServerConfig
 	addr    string
 	srv     *Server
@@ -70,8 +82,9 @@ type sim struct {
 
 type simClient struct {
 	w   *sim
-	dev *rdmatest.Device
-	d   *qp.Device
+	dev []*rdmatest.Device
+	ds  []*qp.Device
+	d   *qp.Device // the first
 	c   *Client
 }
 
@@ -81,16 +94,32 @@ const simBlock = 60000
 
 func simLog() *slog.Logger {
 	if *rpcTell && *rpcSeeds == 1 {
+		slog.SetLogLoggerLevel(slog.LevelDebug)
 		return slog.Default()
 	}
 	return quiet()
 }
 
-func (w *sim) device() (*rdmatest.Device, *qp.Device) {
-	dev := w.net.Device(w.t)
-	d, err := qp.Open(qp.DeviceConfig{Context: dev.Context, Logger: simLog(), Pool: simPool})
-	require.NoError(w.t, err)
-	return dev, d
+func (w *sim) devices(n int) (devs []*rdmatest.Device, ds []*qp.Device) {
+	for range n {
+		dev := w.net.Device(w.t)
+		d, err := qp.Open(qp.DeviceConfig{Context: dev.Context, Logger: simLog(), Pool: simPool})
+		require.NoError(w.t, err)
+		devs, ds = append(devs, dev), append(ds, d)
+	}
+	return devs, ds
+}
+
+// addrs is where the server listens: on the first device, or on all.
+func addrs(devs []*rdmatest.Device, all bool) string {
+	var l []string
+	for _, d := range devs {
+		l = append(l, d.Addr().String()+":7471")
+		if !all {
+			break
+		}
+	}
+	return strings.Join(l, ",")
 }
 
 // pattern fills p with what only the call id has; scan finds what is not that.
@@ -130,19 +159,29 @@ func scan(p []byte, id uint64) int {
 	}
 }
 
-func simulate(t *testing.T, net *rdmatest.Network, seed uint64) {
+func simulate(t *testing.T, net *rdmatest.Network, seed uint64, rails bool) {
 	rng := rand.New(rand.NewPCG(seed, 77))
 	w := &sim{t: t, net: net, seed: seed, rng: rng, done: map[uint64]int{}}
-	w.sdev, w.sd = w.device()
-	w.cfg = ServerConfig{Config: Config{Device: w.sd, Logger: simLog(), SlotSize: 512 << rng.IntN(3), MaxCalls: 1 + rng.IntN(64),
+	many := func() int {
+		if rails {
+			return 2 + rng.IntN(2)
+		}
+		return 1
+	}
+	w.sdev, w.sd = w.devices(many())
+	w.cfg = ServerConfig{Config: Config{Device: w.sd[0], Rails: w.sd[1:], Logger: simLog(), SlotSize: 512 << rng.IntN(3), MaxCalls: 1 + rng.IntN(64),
 		DeadAfter: time.Duration(200+rng.IntN(1500)) * time.Millisecond}, MaxBytes: simBlock + rng.Int64N(2<<20)}
-	w.addr = w.sdev.Addr().String() + ":7471"
+	w.addr = addrs(w.sdev, rails && rng.IntN(2) == 0)
+	if rails && rng.IntN(3) == 0 {
+		w.cfg.SharedReceives = 1200
+	}
 	w.start()
 	for range 1 + rng.IntN(3) {
 		c := &simClient{w: w}
-		c.dev, c.d = w.device()
-		cfg := Config{Device: c.d, Logger: simLog(), SlotSize: 512 << rng.IntN(3), MaxCalls: 1 + rng.IntN(64), DataQPs: 1 + rng.IntN(3),
-			Bulk: BulkMode(rng.IntN(2)), DeadAfter: time.Duration(200+rng.IntN(1500)) * time.Millisecond,
+		c.dev, c.ds = w.devices(many())
+		c.d = c.ds[0]
+		cfg := Config{Device: c.d, Rails: c.ds[1:], Stripe: 4096 << rng.IntN(3), DevicePushes: rng.IntN(3), Logger: simLog(), SlotSize: 512 << rng.IntN(3), MaxCalls: 1 + rng.IntN(64), DataQPs: 1 + rng.IntN(3),
+			Bulk: BulkMode(rng.IntN(3)), DeadAfter: time.Duration(200+rng.IntN(1500)) * time.Millisecond,
 			Grace: time.Duration(1+rng.IntN(60)) * time.Millisecond, MaxBackoff: time.Second}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		var err error
@@ -183,7 +222,11 @@ func simulate(t *testing.T, net *rdmatest.Network, seed uint64) {
 	// All is well again: every client recovers.
 	net.SetFaults(rdmatest.Faults{})
 	for _, c := range w.clients {
-		net.Heal(c.dev, w.sdev)
+		for _, d := range c.dev {
+			for j := range w.sdev {
+				net.Heal(d, w.sdev[j])
+			}
+		}
 	}
 	for _, c := range w.clients {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -214,8 +257,17 @@ func simulate(t *testing.T, net *rdmatest.Network, seed uint64) {
 	}
 	if *rpcTell {
 		t.Logf("seed %d: outcomes by code %v, trouble %v", seed, w.outcomes(), w.trouble)
+		for _, c := range w.clients {
+			t.Logf("seed %d: rails %+v", seed, c.c.Rails())
+		}
 	}
-	require.NoError(t, w.sd.Close())
+	w.closeDevices(w.sd)
+}
+
+func (w *sim) closeDevices(ds []*qp.Device) {
+	for _, d := range ds {
+		require.NoError(w.t, d.Close())
+	}
 }
 
 func (w *sim) outcomes() map[string]int64 {
@@ -237,8 +289,10 @@ func (c *simClient) current() *clientSession {
 func (w *sim) closeClients() {
 	for _, c := range w.clients {
 		require.NoError(w.t, c.c.Close())
-		w.whole(c.d)
-		require.NoError(w.t, c.d.Close())
+		for _, d := range c.ds {
+			w.whole(d)
+		}
+		w.closeDevices(c.ds)
 	}
 }
 
@@ -290,7 +344,9 @@ func (w *sim) stop(drain bool) {
 	if st := w.srv.Stats(); st.Open != 0 {
 		w.t.Errorf("sessions are left: %+v", st)
 	}
-	w.whole(w.sd)
+	for _, d := range w.sd {
+		w.whole(d)
+	}
 }
 
 func (w *sim) faults() {
@@ -303,19 +359,48 @@ func (w *sim) faults() {
 func (w *sim) disturb() {
 	c := w.clients[w.rng.IntN(len(w.clients))]
 	note := func(s string) { w.trouble = append(w.trouble, s) }
+	pause := func() { time.Sleep(time.Duration(w.rng.IntN(3000)) * time.Millisecond) }
+	rail := w.rng.IntN(min(len(c.dev), len(w.sdev)))
+	rails := min(len(c.dev), len(w.sdev)) > 1
 	switch w.rng.IntN(12) {
-	case 0, 1, 2:
+	case 0, 1:
+		w.faults()
+	case 2:
+		if !rails {
+			w.faults()
+			return
+		}
+		note(fmt.Sprint("loss on rail ", rail))
+		w.net.SetFaultsFrom(c.dev[rail], w.sdev[rail], rdmatest.Faults{Drop: 0.3, Corrupt: 0.1})
+		pause()
 		w.faults()
 	case 3, 4, 5:
 		note("partition")
-		w.net.Partition(c.dev, w.sdev)
-		time.Sleep(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
-		w.net.Heal(c.dev, w.sdev)
+		first, last := 0, len(c.dev)-1
+		if rails && w.rng.IntN(4) > 0 { // of one rail
+			first, last = rail, rail
+			note(fmt.Sprint("of rail ", rail))
+		}
+		for i := first; i <= last; i++ {
+			for j := range w.sdev {
+				w.net.Partition(c.dev[i], w.sdev[j])
+			}
+		}
+		pause()
+		for i := first; i <= last; i++ {
+			for j := range w.sdev {
+				w.net.Heal(c.dev[i], w.sdev[j])
+			}
+		}
 	case 6:
-		note("one way")
-		w.net.Cut(w.sdev, c.dev)
-		time.Sleep(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
-		w.net.Heal(c.dev, w.sdev)
+		note(fmt.Sprint("one way, rail ", rail))
+		if w.rng.IntN(2) == 0 {
+			w.net.Cut(w.sdev[rail], c.dev[rail])
+		} else {
+			w.net.Cut(c.dev[rail], w.sdev[rail])
+		}
+		pause()
+		w.net.Heal(c.dev[rail], w.sdev[rail])
 	case 7, 8:
 		note("close")
 		w.stop(false)
@@ -379,7 +464,7 @@ func (w *sim) push(ctx context.Context, c *ServerCall, id uint64, rng *rand.Rand
 	whole := make([]byte, n)
 	pattern(whole, id)
 	piece := n
-	if c.h.flags&flagPull == 0 && rng.IntN(3) == 0 {
+	if rng.IntN(3) == 0 {
 		piece = 1 + rng.IntN(n)
 		piece = max(piece, n/8)
 	}

@@ -279,7 +279,7 @@ func TestStorm(t *testing.T) {
 		if mode == Pull && !*stormReads {
 			continue
 		}
-		t.Run([]string{"push", "pull"}[mode], func(t *testing.T) {
+		t.Run(mode.String(), func(t *testing.T) {
 			w := newStorm(t, Config{Bulk: mode, DataQPs: 2, Grace: *stormGrace})
 			w.left.Store(int64(*stormCalls))
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*stormCalls)*10*time.Millisecond)
@@ -303,7 +303,7 @@ func TestStorm(t *testing.T) {
 				t.Logf("fence time of %d calls: p50 %v, p90 %v, p99 %v, max %v", n, w.fences[n/2], w.fences[n*9/10], w.fences[n*99/100], w.fences[n-1])
 			}
 			lost := st.Sessions - 1
-			t.Logf("late writes %d, connections lost %d; grants %+v", w.late.Load(), lost, w.c.granter.Stats())
+			t.Logf("late writes %d, connections lost %d; grants %+v", w.late.Load(), lost, w.c.nics[0].granter.Stats())
 			require.Zero(t, w.late.Load(), "late writes")
 			require.NotZero(t, w.cancelled.Load())
 			require.NotZero(t, w.good.Load())

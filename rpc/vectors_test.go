@@ -52,6 +52,15 @@ func vectors(t *testing.T) (names []string, wire map[string][]byte) {
 		encode(header{typ: msgResponse, flags: flagError, method: uint32(NotFound), id: 2<<32 | 5, epoch: 3}, parts{body: []byte("no such block")}))
 	add("CANCEL of place 5, generation 2", encode(header{typ: msgCancel, id: 2<<32 | 5, epoch: 3}, parts{}))
 	add("CANCEL_ACK of it", encode(header{typ: msgCancelAck, id: 2<<32 | 5, epoch: 3}, parts{}))
+	h.minor, h.rails, h.first = 1, 2, 0
+	add("HELLO of a client of version 1.1 with two devices, else as above", encode(header{typ: msgHello, epoch: 3}, parts{body: h.encode()}))
+	add("JOIN of rail 1, generation 4: device 1 with device 1", encode(header{typ: msgJoin, id: railID(1, 4), epoch: 3}, parts{body: joinBody(1, 1, []qp.Endpoint{e})}))
+	add(`REQUEST "block.write" over rail 0, 262144 bytes to read, the second half over queue pair 1 of rail 1`,
+		encode(header{typ: msgRequest, method: MethodID("block.write"), id: 3<<32 | 1, epoch: 3}, parts{descs: []desc{
+			{Remote: mr.Remote{Addr: 0x7f0000001000, Len: 131072, RKey: verbs.RKey(0x1234)}, flags: dirFrom},
+			{Remote: mr.Remote{Addr: 0x7f0000021000, Len: 131072, RKey: verbs.RKey(0x5678)}, flags: dirFrom, rail: 1<<8 | 1}}}))
+	add("RESPONSE to it: rail 1 was lost", encode(header{typ: msgResponse, flags: flagError | flagRail, method: uint32(Unavailable), id: 3<<32 | 1, epoch: 3, order: 1}, parts{body: []byte("timed out")}))
+	add("RAIL_DOWN of rail 1, generation 4", encode(header{typ: msgRailDown, id: railID(1, 4), epoch: 3}, parts{}))
 	return names, wire
 }
 
@@ -123,6 +132,21 @@ func TestVectorsAreUnderstood(t *testing.T) {
 	require.Equal(t, NotFound, Code(m.method))
 	require.Equal(t, msgCancel, at(5).typ)
 	require.Equal(t, msgCancelAck, at(6).typ)
+	m = at(7)
+	h = hello{}
+	require.NoError(t, h.decode(m.body))
+	require.Equal(t, []any{uint16(1), uint16(2), uint16(0)}, []any{h.minor, h.rails, h.first})
+	m = at(8)
+	a, b, l, err := parseJoin(m.body)
+	require.NoError(t, err)
+	require.Equal(t, []any{msgJoin, uint64(4<<32 | 1), uint16(1), uint16(1), 1}, []any{m.typ, m.id, a, b, len(l)})
+	m = at(9)
+	d = m.desc(1)
+	require.Equal(t, []any{uint16(257), dirFrom, 131072}, []any{d.rail, int(d.flags), int(d.Len)})
+	m = at(10)
+	require.EqualValues(t, flagError|flagRail, m.flags)
+	require.EqualValues(t, 1, m.order)
+	require.Equal(t, msgRailDown, at(11).typ)
 }
 
 func dump(b []byte) string {

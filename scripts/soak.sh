@@ -28,7 +28,7 @@ again() { # again NAME COMMAND...: until the time is over; SEED counts in the ar
 kills() { # it knows no seeds
 	"$dir/blockstore.test" -test.run 'TestKill|TestStore' -test.timeout 5m
 }
-again simulation "$dir/rpc.test" -test.run TestSimulation -rpc.seeds 50 -test.timeout 10m & pids="$pids $!"
+again simulation "$dir/rpc.test" -test.run TestSimulation -rpc.seeds 25 -test.timeout 10m & pids="$pids $!"
 again storm "$dir/rpc.test" -test.run 'TestStorm$' -rpc.storm 5000 -test.timeout 10m & pids="$pids $!"
 again hostile "$dir/rpc.test" -test.run 'TestHostile|TestFlood|TestForeign' -rpc.seeds 20 -test.timeout 10m & pids="$pids $!"
 again blockstore kills & pids="$pids $!"

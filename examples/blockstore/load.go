@@ -274,6 +274,11 @@ func (l *load) report(w io.Writer, wall, cpu, serverCPU time.Duration, staged, a
 	fmt.Fprintf(w, "buffers fenced: %d after the server's word, %d by taking the right away; in quarantine ever %d, leaked %d\n",
 		st.FencedByAck, st.FencedHard, ps.QuarantinedEver, ps.Leaked)
 	fmt.Fprintf(w, "connections: %d, calls sent again: %d, late answers dropped: %d\n", st.Sessions, st.Replays, st.Late)
+	if rails := l.c.Rails(); len(rails) > 1 {
+		for _, r := range rails {
+			fmt.Fprintf(w, "rail %s: %v; %d calls with %s of blocks, joined %d times, lost %d times\n", r.Device, r.State, r.Calls, bytesText(int64(r.Bytes)), r.Joined, r.Lost)
+		}
+	}
 	fmt.Fprintf(w, "longest time without a success: %v; calls that ended more than a second after their time: %d\n", l.gap.Round(time.Millisecond), l.hung.Load())
 }
 

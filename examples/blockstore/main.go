@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -39,10 +40,43 @@ func command() *cobra.Command {
 	return root
 }
 
-// openDevice opens the device that ZRDMA_DEVICE names, or the best there is.
-func openDevice() (*qp.Device, error) {
-	return qp.Open(qp.DeviceConfig{Name: os.Getenv("ZRDMA_DEVICE"), Pool: mr.PoolConfig{Memory: mr.Config{Huge: mr.HugeOff},
-		Classes: []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, maxBlock}, RegionSize: 32 << 20, Limit: 512 << 20}})
+// devices are those of this host that are used, the first and more rails.
+type devices struct {
+	*qp.Device
+	rails []*qp.Device
+}
+
+// openDevices opens the devices that ZRDMA_DEVICE names, with commas between, or
+// the best there is.
+func openDevices() (d devices, err error) {
+	for i, name := range strings.Split(os.Getenv("ZRDMA_DEVICE"), ",") {
+		pool := mr.PoolConfig{Memory: mr.Config{Huge: mr.HugeOff}}
+		if i == 0 {
+			pool.Classes, pool.RegionSize, pool.Limit = []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, maxBlock}, 32<<20, 512<<20
+		}
+		q, err := qp.Open(qp.DeviceConfig{Name: name, Pool: pool})
+		if err != nil {
+			return d, errors.Join(err, d.Close())
+		}
+		if i == 0 {
+			d.Device = q
+		} else {
+			d.rails = append(d.rails, q)
+		}
+	}
+	return d, nil
+}
+
+// Close closes them, the first one first: its memory is registered with the others.
+func (d devices) Close() error {
+	var errs []error
+	if d.Device != nil {
+		errs = append(errs, d.Device.Close())
+	}
+	for _, r := range d.rails {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func serveCommand() *cobra.Command {
@@ -55,7 +89,7 @@ func serveCommand() *cobra.Command {
 	_ = c.MarkFlagRequired("dir")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		d, err := openDevice()
+		d, err := openDevices()
 		if err != nil {
 			return err
 		}
@@ -63,7 +97,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		srv, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: d, DataQPs: 2}, MaxBytes: 512 << 20})
+		srv, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: d.Device, Rails: d.rails, DataQPs: 2}, MaxBytes: 512 << 20})
 		if err != nil {
 			return err
 		}
@@ -98,7 +132,7 @@ func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) er
 	server := c.Flags().String("server", "", "`host:port` of the server (required)")
 	_ = c.MarkFlagRequired("server")
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		d, err := openDevice()
+		d, err := openDevices()
 		if err != nil {
 			return err
 		}
@@ -106,7 +140,7 @@ func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) er
 		if err != nil {
 			return errors.Join(err, d.Close())
 		}
-		err = f(cmd.Context(), client{cl}, d)
+		err = f(cmd.Context(), client{cl}, d.Device)
 		if e := cl.Close(); err == nil {
 			err = e
 		}
@@ -120,9 +154,9 @@ func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) er
 
 // dial tries for a while: a server may be starting, and over a network that loses
 // packets connecting takes several attempts.
-func dial(ctx context.Context, addr string, d *qp.Device) (*rpc.Client, error) {
+func dial(ctx context.Context, addr string, d devices) (*rpc.Client, error) {
 	for end := time.Now().Add(20 * time.Second); ; {
-		c, err := rpc.Dial(ctx, addr, rpc.Config{Device: d, DataQPs: 2, MaxBackoff: time.Second})
+		c, err := rpc.Dial(ctx, addr, rpc.Config{Device: d.Device, Rails: d.rails, DataQPs: 2, MaxBackoff: time.Second})
 		if err == nil || ctx.Err() != nil || time.Now().After(end) {
 			return c, err
 		}

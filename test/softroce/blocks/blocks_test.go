@@ -33,19 +33,23 @@ type two struct {
 	t      *testing.T
 	ctx    context.Context
 	prog   string
+	device string             // of both, or several
 	stop   context.CancelFunc // kill -9 of the server
 	served chan error
 }
 
-func boot(t *testing.T) *two {
+func boot(t *testing.T, cards int) *two {
 	if os.Getenv("SOFTROCE_VM_TESTS") == "" {
 		t.Skip("SOFTROCE_VM_TESTS=1 runs the tests that boot VMs")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	t.Cleanup(cancel)
-	c, err := softroce.Start(ctx, softroce.Config{Hosts: 2, Seed: 1, Log: t.Output()})
+	c, err := softroce.Start(ctx, softroce.Config{Hosts: 2, Rxe: cards, Seed: 1, Log: t.Output()})
 	require.NoError(t, err)
-	w := &two{Cluster: c, t: t, ctx: ctx, prog: binary(t, "blockstore")}
+	w := &two{Cluster: c, t: t, ctx: ctx, prog: binary(t, "blockstore"), device: "rxe0"}
+	for i := 1; i < cards; i++ {
+		w.device += fmt.Sprintf(",rxe%d", i)
+	}
 	t.Cleanup(func() {
 		for i := range c.Len() {
 			bad, err := c.Host(i).Warnings(ctx)
@@ -63,6 +67,7 @@ func (w *two) serve() {
 	ctx, stop := context.WithCancel(w.ctx)
 	w.stop, w.served = stop, make(chan error, 1)
 	cmd := w.Host(0).Command(ctx, w.prog, "serve", "--dir", "/tmp/blocks", "--listen", "10.77.0.1:7471")
+	cmd.Env = append(os.Environ(), "ZRDMA_DEVICE="+w.device)
 	cmd.Stdout, cmd.Stderr = w.t.Output(), w.t.Output()
 	require.NoError(w.t, cmd.Start())
 	go func() { w.served <- cmd.Wait() }()
@@ -88,6 +93,7 @@ func (w *two) load(t *testing.T, seed, blocks int, during func(), more ...string
 	start := time.Now()
 	go func() {
 		cmd := w.Host(1).Command(ctx, argv...)
+		cmd.Env = append(os.Environ(), "ZRDMA_DEVICE="+w.device)
 		cmd.Stderr = t.Output()
 		out, err := cmd.Output()
 		done <- result{out, err}
@@ -97,7 +103,7 @@ func (w *two) load(t *testing.T, seed, blocks int, during func(), more ...string
 	}
 	r := <-done
 	require.NoError(t, r.err, "%s", r.out)
-	summary := regexp.MustCompile(`(?m)^(put|get|.* verified|buffers|connections|longest).*$`).FindAllString(string(r.out), -1)
+	summary := regexp.MustCompile(`(?m)^(put|get|.* verified|buffers|connections|longest|rail).*$`).FindAllString(string(r.out), -1)
 	for _, line := range summary {
 		t.Log(line)
 	}
@@ -110,7 +116,7 @@ func (w *two) load(t *testing.T, seed, blocks int, during func(), more ...string
 // TestBlocks: whatever the network does, calls end in time, all data is right, and
 // what was acknowledged is there after the server was killed.
 func TestBlocks(t *testing.T) {
-	w := boot(t)
+	w := boot(t, 1)
 	w.serve()
 	time.Sleep(time.Second)
 	faults := func(f hub.Faults) {
@@ -159,6 +165,106 @@ func TestBlocks(t *testing.T) {
 		t.Log("after another kill, what was acknowledged:")
 		w.load(t, 30, 150, nil, "--verify")
 	})
+	// Of the acknowledged blocks none is missing after either.
+	for i, host := range []int{1, 0} {
+		t.Run(fmt.Sprintf("link of host %d down", host), func(t *testing.T) {
+			w.load(t, 40+i, 150, func() {
+				time.Sleep(1500 * time.Millisecond)
+				w.link(host, 0, false)
+				time.Sleep(4 * time.Second)
+				w.link(host, 0, true)
+			})
+			w.load(t, 40+i, 150, nil, "--verify")
+		})
+	}
+	w.kill()
+}
+
+// link takes the network card of a host down, or up.
+func (w *two) link(host, card int, up bool) {
+	state := "down"
+	if up {
+		state = "up"
+	}
+	err := w.Host(host).Command(w.ctx, "ip", "link", "set", fmt.Sprintf("eth%d", card), state).Run()
+	require.NoError(w.t, err)
+}
+
+// TestRails: with two cards in each host, on networks of their own, either may fail:
+// the session goes on, and the card is used again when it is back.
+func TestRails(t *testing.T) {
+	w := boot(t, 2)
+	w.serve()
+	time.Sleep(time.Second)
+	rails := func(t *testing.T, out string, lost int) {
+		t.Helper()
+		require.Contains(t, out, "connections: 1,", "the session was lost")
+		for i := range 2 {
+			m := regexp.MustCompile(fmt.Sprintf(`(?m)^rail rxe%d: (\w+); (\d+) calls .* lost (\d+) times$`, i)).FindStringSubmatch(out)
+			require.Len(t, m, 4, out)
+			require.NotEqual(t, "0", m[2], "a rail without calls")
+			require.Equal(t, i == lost, m[3] != "0", m[0])
+			require.Equal(t, "up", m[1], m[0])
+		}
+	}
+	large := []string{"--min", "200000", "--max", "1048576"}
+	t.Run("quiet", func(t *testing.T) { rails(t, w.load(t, 50, 60, nil, large...), -1) })
+	for card := range 2 {
+		t.Run(fmt.Sprintf("partition of card %d", card), func(t *testing.T) {
+			rails(t, w.load(t, 51+card, 250, func() {
+				time.Sleep(2 * time.Second)
+				require.NoError(t, w.Hub(card).Partition(0, 1))
+				time.Sleep(4 * time.Second)
+				require.NoError(t, w.Hub(card).Heal(0, 1))
+			}), card)
+		})
+	}
+	t.Run("link of card 1 down", func(t *testing.T) {
+		rails(t, w.load(t, 53, 250, func() {
+			time.Sleep(2 * time.Second)
+			w.link(1, 1, false)
+			time.Sleep(4 * time.Second)
+			w.link(1, 1, true)
+		}), 1)
+		w.load(t, 53, 250, nil, "--verify")
+	})
+	w.kill()
+}
+
+// TestFileCopy copies the sources of this package's own program from one host to the
+// other, kills the server in between, and compares what is there with what was sent.
+func TestFileCopy(t *testing.T) {
+	w := boot(t, 1)
+	w.prog = binary(t, "filecopy")
+	src, err := filepath.Abs("../../..")
+	require.NoError(t, err)
+	src = filepath.Join(src, "internal")
+	start := func() {
+		ctx, stop := context.WithCancel(w.ctx)
+		w.stop, w.served = stop, make(chan error, 1)
+		cmd := w.Host(0).Command(ctx, w.prog, "serve", "--dir", "/tmp/copy", "--listen", "10.77.0.1:7472")
+		cmd.Env = append(os.Environ(), "ZRDMA_DEVICE=rxe0")
+		cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+		require.NoError(t, cmd.Start())
+		go func() { w.served <- cmd.Wait() }()
+	}
+	run := func(args ...string) string {
+		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Minute)
+		defer cancel()
+		cmd := w.Host(1).Command(ctx, append([]string{w.prog}, args...)...)
+		cmd.Env = append(os.Environ(), "ZRDMA_DEVICE=rxe0")
+		cmd.Stderr = t.Output()
+		out, err := cmd.Output()
+		require.NoError(t, err, "%s", out)
+		t.Logf("%s", out)
+		return string(out)
+	}
+	start()
+	run("copy", "--quiet", "--server", "10.77.0.1:7472", src)
+	w.kill()
+	start()
+	require.Contains(t, run("copy", "--quiet", "--resume", "--server", "10.77.0.1:7472", src), "copied 0 files", "all are there, whole")
+	require.Contains(t, run("verify", "--quiet", "--server", "10.77.0.1:7472", src), "verified")
 	w.kill()
 }
 
@@ -166,7 +272,7 @@ func TestBlocks(t *testing.T) {
 // only of calls whose memory is written, for the reason given in TestBlocks: a
 // processor that emulates is slow enough for READs to be repeated by themselves.
 func TestStorm(t *testing.T) {
-	w := boot(t)
+	w := boot(t, 1)
 	ctx, cancel := context.WithTimeout(w.ctx, 3*time.Minute)
 	defer cancel()
 	cmd := w.Host(0).Command(ctx, binary(t, "rpc.test"), "-test.v", "-test.run", "^TestStorm", "-rpc.storm", "1500", "-rpc.stormers", "16", "-rpc.reads=false", "-test.timeout", "2m30s")
