@@ -19,6 +19,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zrdma/zrdma/dpu"
+	"github.com/zrdma/zrdma/examples/blockstore/block"
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/qp"
 	"github.com/zrdma/zrdma/rpc"
@@ -42,7 +44,7 @@ func command() *cobra.Command {
 // openDevice opens the device that ZRDMA_DEVICE names, or the best there is.
 func openDevice() (*qp.Device, error) {
 	return qp.Open(qp.DeviceConfig{Name: os.Getenv("ZRDMA_DEVICE"), Pool: mr.PoolConfig{Memory: mr.Config{Huge: mr.HugeOff},
-		Classes: []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, maxBlock}, RegionSize: 32 << 20, Limit: 512 << 20}})
+		Classes: []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, block.MaxBlock}, RegionSize: 32 << 20, Limit: 512 << 20}})
 }
 
 func serveCommand() *cobra.Command {
@@ -59,7 +61,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := openStore(dir, d.PD(), cache)
+		s, err := block.Open(dir, d.PD(), block.StoreConfig{Cache: cache})
 		if err != nil {
 			return err
 		}
@@ -67,12 +69,12 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		(&service{s: s}).register(srv)
+		s.Register(srv)
 		l, err := srv.Listen(ctx, listen)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "serving %d blocks of %s on %s, device %s\n", len(s.blocks), dir, l.Addr(), d.Context().Name())
+		fmt.Fprintf(cmd.OutOrStdout(), "serving %d blocks of %s on %s, device %s\n", s.Len(), dir, l.Addr(), d.Context().Name())
 		go func() {
 			<-ctx.Done()
 			drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -85,7 +87,7 @@ func serveCommand() *cobra.Command {
 		if err := srv.Close(); err != nil {
 			return err
 		}
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			return err
 		}
 		return d.Close()
@@ -94,7 +96,7 @@ func serveCommand() *cobra.Command {
 }
 
 // withClient gives a command the --server flag and a connected client.
-func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) error) *cobra.Command {
+func withClient(c *cobra.Command, f func(context.Context, block.Client, *qp.Device) error) *cobra.Command {
 	server := c.Flags().String("server", "", "`host:port` of the server (required)")
 	_ = c.MarkFlagRequired("server")
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
@@ -106,7 +108,7 @@ func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) er
 		if err != nil {
 			return errors.Join(err, d.Close())
 		}
-		err = f(cmd.Context(), client{cl}, d)
+		err = f(cmd.Context(), block.Client{Client: cl, Patient: true}, d)
 		if e := cl.Close(); err == nil {
 			err = e
 		}
@@ -135,13 +137,13 @@ func dial(ctx context.Context, addr string, d *qp.Device) (*rpc.Client, error) {
 
 func putCommand() *cobra.Command {
 	c := &cobra.Command{Use: "put KEY < FILE", Short: "store standard input as a block", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
-		data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxBlock+1))
+	return withClient(c, func(ctx context.Context, cl block.Client, d *qp.Device) error {
+		data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), block.MaxBlock+1))
 		if err != nil {
 			return err
 		}
-		if len(data) == 0 || len(data) > maxBlock {
-			return fmt.Errorf("a block has 1 to %d bytes", maxBlock)
+		if len(data) == 0 || len(data) > block.MaxBlock {
+			return fmt.Errorf("a block has 1 to %d bytes", block.MaxBlock)
 		}
 		b, err := d.Pool().Get(ctx, len(data))
 		if err != nil {
@@ -152,7 +154,7 @@ func putCommand() *cobra.Command {
 			return err
 		}
 		copy(p, data)
-		if b, err = cl.put(ctx, c.Flags().Arg(0), b); err != nil {
+		if b, err = cl.Put(ctx, c.Flags().Arg(0), b); err != nil {
 			return err
 		}
 		return b.Release()
@@ -161,8 +163,8 @@ func putCommand() *cobra.Command {
 
 func getCommand() *cobra.Command {
 	c := &cobra.Command{Use: "get KEY > FILE", Short: "write a block to standard output", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
-		in, err := cl.stat(ctx, c.Flags().Arg(0))
+	return withClient(c, func(ctx context.Context, cl block.Client, d *qp.Device) error {
+		in, err := cl.Stat(ctx, c.Flags().Arg(0))
 		if err != nil {
 			return err
 		}
@@ -170,7 +172,7 @@ func getCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if b, err = cl.get(ctx, in.Key, b); err != nil {
+		if b, err = cl.Get(ctx, in.Key, b); err != nil {
 			return err
 		}
 		defer b.Release()
@@ -185,8 +187,8 @@ func getCommand() *cobra.Command {
 
 func statCommand() *cobra.Command {
 	c := &cobra.Command{Use: "stat KEY", Short: "size and checksum of a block", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
-		in, err := cl.stat(ctx, c.Flags().Arg(0))
+	return withClient(c, func(ctx context.Context, cl block.Client, _ *qp.Device) error {
+		in, err := cl.Stat(ctx, c.Flags().Arg(0))
 		if err != nil {
 			return err
 		}
@@ -197,8 +199,8 @@ func statCommand() *cobra.Command {
 
 func listCommand() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "all blocks, their sizes and checksums", Args: cobra.NoArgs}
-	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
-		return cl.list(ctx, func(in info) error {
+	return withClient(c, func(ctx context.Context, cl block.Client, _ *qp.Device) error {
+		return cl.Each(ctx, func(in dpu.BlockInfo) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "%s\t%d\t%08x\n", in.Key, in.Size, in.Sum)
 			return err
 		})
@@ -207,8 +209,8 @@ func listCommand() *cobra.Command {
 
 func deleteCommand() *cobra.Command {
 	c := &cobra.Command{Use: "delete KEY", Short: "remove a block", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
-		return cl.delete(ctx, c.Flags().Arg(0))
+	return withClient(c, func(ctx context.Context, cl block.Client, _ *qp.Device) error {
+		return cl.Delete(ctx, c.Flags().Arg(0))
 	})
 }
 
@@ -220,16 +222,16 @@ func loadCommand() *cobra.Command {
 	c.Flags().IntVar(&l.blocks, "blocks", 2000, "how `many`")
 	c.Flags().IntVar(&l.workers, "workers", 8, "calls at a time")
 	c.Flags().IntVar(&l.minSize, "min", 4<<10, "smallest block in `bytes`")
-	c.Flags().IntVar(&l.maxSize, "max", maxBlock, "largest block in `bytes`")
+	c.Flags().IntVar(&l.maxSize, "max", block.MaxBlock, "largest block in `bytes`")
 	c.Flags().Float64Var(&l.cancel, "cancel", 0.05, "`share` of the calls that are given up half way and done again")
 	c.Flags().DurationVar(&l.patience, "patience", 30*time.Second, "how long a call may take, with waiting for a server that is away")
 	c.Flags().Uint64Var(&l.seed, "seed", 1, "of sizes and contents")
 	c.Flags().BoolVar(&quiet, "quiet", false, "no progress bar")
 	c.Flags().BoolVar(&l.verify, "verify", false, "only read, and verify, what the same load has written before")
 	c.Flags().IntVar(&pid, "server-pid", 0, "`process` of the server, when it runs on this host: its processor time is reported")
-	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
-		if l.blocks < 1 || l.workers < 1 || l.patience <= 0 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > maxBlock || l.cancel < 0 || l.cancel >= 1 {
-			return fmt.Errorf("--blocks, --workers and --patience must be positive, --min at least 2, --max at most %d, --cancel below 1", maxBlock)
+	return withClient(c, func(ctx context.Context, cl block.Client, d *qp.Device) error {
+		if l.blocks < 1 || l.workers < 1 || l.patience <= 0 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > block.MaxBlock || l.cancel < 0 || l.cancel >= 1 {
+			return fmt.Errorf("--blocks, --workers and --patience must be positive, --min at least 2, --max at most %d, --cancel below 1", block.MaxBlock)
 		}
 		l.c, l.d = cl, d
 		start, cpu, other := time.Now(), processor(), processorOf(pid)
@@ -242,7 +244,7 @@ func loadCommand() *cobra.Command {
 		}
 		wall := time.Since(start)
 		cpu, other = processor()-cpu, processorOf(pid)-other
-		staged, answers, err := cl.copied(ctx)
+		staged, answers, err := cl.Copied(ctx)
 		if err != nil {
 			return err
 		}

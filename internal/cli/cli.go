@@ -88,6 +88,6 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded{err, ExitUsage} })
-	root.AddCommand(devicesCommand(), doctorCommand(), pingCommand())
+	root.AddCommand(agentCommand(), devicesCommand(), doctorCommand(), pingCommand())
 	return root
 }

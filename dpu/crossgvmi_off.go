@@ -1,0 +1,5 @@
+//go:build !crossgvmi
+
+package dpu
+
+const crossGVMIBuilt = false
