@@ -192,6 +192,15 @@ func (o *agentOp) read(b mr.Buf, off int) (mr.Buf, error) {
 	return r.b, nil
 }
 
+// backend is the context of a write at the backend. A deaf agent, in tests, does not
+// hear of the end of the operation either.
+func (o *agentOp) backend() context.Context {
+	if o.s.a.deaf.Load() {
+		return context.WithoutCancel(o.ctx)
+	}
+	return o.ctx
+}
+
 // put moves a block from the host to the backend: one that is a single chunk with one
 // call, a longer one in parts, several under way, that the last call makes valid.
 func (o *agentOp) put() (in BlockInfo, boot uint64, err error) {
@@ -231,7 +240,8 @@ func (o *agentOp) put() (in BlockInfo, boot uint64, err error) {
 		}
 		begun++
 		go func() {
-			b, err := o.be.PutPart(o.ctx, o.d.Key, size, c.off, c.b, o.token())
+			o.s.a.pass("backend")
+			b, err := o.be.PutPart(o.backend(), o.d.Key, size, c.off, c.b, o.token())
 			if err == nil {
 				_ = b.Release()
 			}
@@ -252,7 +262,8 @@ func (o *agentOp) put() (in BlockInfo, boot uint64, err error) {
 		return in, 0, err
 	}
 	in.Sum, o.sent = sum, true
-	boot, err = o.be.Commit(o.ctx, o.d.Key, size, sum, o.token())
+	o.s.a.pass("backend")
+	boot, err = o.be.Commit(o.backend(), o.d.Key, size, sum, o.token())
 	return in, boot, err
 }
 
@@ -262,7 +273,8 @@ func (o *agentOp) putWhole(in BlockInfo, b mr.Buf) (BlockInfo, uint64, error) {
 		return in, 0, err
 	}
 	o.sent = true
-	b, boot, err := o.be.PutToken(o.ctx, o.d.Key, b, &in.Sum, o.token())
+	o.s.a.pass("backend")
+	b, boot, err := o.be.PutToken(o.backend(), o.d.Key, b, &in.Sum, o.token())
 	if err == nil {
 		_ = b.Release()
 	}

@@ -218,7 +218,8 @@ func (o *agentOp) run() (in BlockInfo, boot uint64, err error) {
 		return in, 0, err
 	case wire.OpDelete:
 		o.sent = true
-		boot, err = o.be.DeleteToken(o.ctx, o.d.Key, o.token())
+		o.s.a.pass("backend")
+		boot, err = o.be.DeleteToken(o.backend(), o.d.Key, o.token())
 		return in, boot, err
 	}
 	return in, 0, fmt.Errorf("dpu: operation %v", o.d.Op)

@@ -9,12 +9,21 @@ import (
 // writeStatuses puts the ends of operations into the host's ring, as many as have
 // come with one doorbell. A WRITE_WITH_IMM is executed behind all WRITEs that the
 // operations posted before on this queue pair, so what it announces is there.
+//
+// Two announcements may be under way: an idle agent answers at once, and what comes
+// while two are goes with the next.
 func (s *agentSession) writeStatuses() {
 	defer s.wg.Done()
 	var number uint64
 	var batch []wire.Status
+	room := newRoom(announcements)
 	for {
 		batch = batch[:0]
+		select {
+		case <-room:
+		case <-s.life.Done():
+			return
+		}
 		select {
 		case st := <-s.statuses:
 			batch = append(batch, st)
@@ -35,7 +44,7 @@ func (s *agentSession) writeStatuses() {
 		s.mu.Lock()
 		s.pending -= len(batch)
 		s.mu.Unlock()
-		if err := s.announce(batch, number); err != nil {
+		if err := s.announce(batch, number, room); err != nil {
 			s.end(err)
 			return
 		}
@@ -43,7 +52,7 @@ func (s *agentSession) writeStatuses() {
 	}
 }
 
-func (s *agentSession) announce(batch []wire.Status, number uint64) error {
+func (s *agentSession) announce(batch []wire.Status, number uint64, room chan struct{}) error {
 	first := int(number % uint64(s.slots))
 	to, err := s.ring.Slice(uint64(first*wire.EntryLen), len(batch)*wire.EntryLen)
 	if err != nil {
@@ -64,9 +73,24 @@ func (s *agentSession) announce(batch []wire.Status, number uint64) error {
 	}
 	s.a.stats.statuses.Add(uint64(len(batch)))
 	s.a.stats.doorbells.Add(1)
-	err = s.post(qp.Op{Kind: qp.WriteImm, Bufs: []mr.Buf{b}, Remote: to, Imm: wire.Imm(first, len(batch))})
+	err = s.post(qp.Op{Kind: qp.WriteImm, Bufs: []mr.Buf{b}, Remote: to, Imm: wire.Imm(first, len(batch)), Done: func(r qp.Result) {
+		_ = r.Bufs[0].Release()
+		room <- struct{}{}
+	}})
 	if err != nil && b.Err() == nil {
 		_ = b.Release()
 	}
 	return err
+}
+
+// announcements is how many messages with descriptors, or announcements of status
+// entries, may be under way on one queue pair.
+const announcements = 2
+
+func newRoom(n int) chan struct{} {
+	c := make(chan struct{}, n)
+	for range n {
+		c <- struct{}{}
+	}
+	return c
 }

@@ -121,8 +121,9 @@ type Client struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 
-	fencing sync.Mutex // one fence of the server at a time
-	fenced  uint32     // epochs below it; guarded by fencing
+	fencing chan struct{} // a token: one fence of the server at a time
+	fenced  uint32        // epochs below it; who has the token
+	owed    atomic.Uint32
 
 	mu     sync.Mutex
 	cur    *hostSession // guarded by mu, as all below
@@ -148,7 +149,7 @@ func NewClient(ctx context.Context, cfg ClientConfig) (_ *Client, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, writer: NewWriter(), start: time.Now(), tried: make(chan struct{}), unfenced: dpufault.Unfenced()}
+	c := &Client{cfg: cfg, writer: NewWriter(), start: time.Now(), tried: make(chan struct{}), unfenced: dpufault.Unfenced(), fencing: newRoom(1)}
 	c.tokens, _ = cfg.Direct.(TokenBlocks)
 	c.policy.Policy = cfg.Policy
 	c.life, c.stop = context.WithCancel(context.Background())
@@ -230,8 +231,10 @@ func (c *Client) fence(ctx context.Context, epoch uint32) error {
 	if c.tokens == nil {
 		return nil
 	}
-	c.fencing.Lock()
-	defer c.fencing.Unlock()
+	if err := c.takeFencing(ctx); err != nil {
+		return err
+	}
+	defer func() { c.fencing <- struct{}{} }()
 	if c.fenced >= epoch && c.boot.Load() != 0 {
 		return nil
 	}
@@ -241,6 +244,34 @@ func (c *Client) fence(ctx context.Context, epoch uint32) error {
 	}
 	c.boot.Store(boot)
 	c.fenced = epoch
+	return nil
+}
+
+func (c *Client) takeFencing(ctx context.Context) error {
+	select {
+	case <-c.fencing:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// owe says that agents of epochs below epoch are to be fenced before the next write:
+// one of them was lost with a write that nobody waits for any more, maybe.
+func (c *Client) owe(epoch uint32) {
+	for {
+		x := c.owed.Load()
+		if x >= epoch || c.owed.CompareAndSwap(x, epoch) {
+			return
+		}
+	}
+}
+
+// pay fences what is owed.
+func (c *Client) pay(ctx context.Context) error {
+	if x := c.owed.Load(); x > 0 {
+		return c.fence(ctx, x)
+	}
 	return nil
 }
 

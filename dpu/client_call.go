@@ -116,6 +116,10 @@ func (c *Client) Put(ctx context.Context, key string, b mr.Buf) (_ mr.Buf, err e
 	if c.tokens == nil {
 		return c.direct().Put(ctx, key, b)
 	}
+	if err := c.pay(ctx); err != nil {
+		_ = b.Release()
+		return mr.Buf{}, o.unpaid(t, err)
+	}
 	b, boot, err := c.tokens.PutToken(ctx, key, b, sum, t)
 	return b, o.wrote(boot, t, err)
 }
@@ -138,6 +142,9 @@ func (c *Client) Delete(ctx context.Context, key string) (err error) {
 	}
 	if c.tokens == nil {
 		return c.direct().Delete(ctx, key)
+	}
+	if err := c.pay(ctx); err != nil {
+		return o.unpaid(t, err)
 	}
 	boot, err := c.tokens.DeleteToken(ctx, key, t)
 	return o.wrote(boot, t, err)
@@ -200,6 +207,14 @@ func (o *op) written(ctx context.Context, s *hostSession, out *outcome, t *Token
 	return false, nil
 }
 
+// unpaid is the end of a write before which an agent could not be fenced.
+func (o *op) unpaid(t Token, err error) error {
+	if t.Replay {
+		return fmt.Errorf("%w: %w", ErrIndeterminate, err)
+	}
+	return err
+}
+
 // register makes a server that was started again know the writer.
 func (c *Client) register(ctx context.Context, t *Token) error {
 	if c.tokens == nil {
@@ -208,8 +223,10 @@ func (c *Client) register(ctx context.Context, t *Token) error {
 	c.mu.Lock()
 	epoch := c.epoch
 	c.mu.Unlock()
-	c.fencing.Lock()
-	defer c.fencing.Unlock()
+	if err := c.takeFencing(ctx); err != nil {
+		return err
+	}
+	defer func() { c.fencing <- struct{}{} }()
 	boot, err := c.tokens.Fence(ctx, c.writer, max(epoch, c.fenced))
 	if err != nil {
 		return err

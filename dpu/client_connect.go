@@ -52,7 +52,7 @@ func (c *Client) connect() {
 	}
 }
 
-// dialAgent makes a session. The server has fenced all agents before it.
+// dialAgent makes a session.
 func (c *Client) dialAgent() (*hostSession, error) {
 	c.mu.Lock()
 	c.epoch++
@@ -60,9 +60,6 @@ func (c *Client) dialAgent() (*hostSession, error) {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(c.life, greetTime)
 	defer cancel()
-	if err := c.fence(ctx, epoch); err != nil {
-		return nil, err
-	}
 	return newHostSession(ctx, c, epoch)
 }
 

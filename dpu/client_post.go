@@ -32,6 +32,9 @@ func (s *hostSession) place(ctx context.Context, d wire.Descriptor) (*hostOp, er
 	o := &hostOp{d: d, status: make(chan wire.Status, 1)}
 	s.ops[d.ID] = o
 	s.busy++
+	if d.Op.Writes() {
+		s.writes++
+	}
 	s.wg.Add(1)
 	s.c.policy.begin(1)
 	return o, nil
@@ -42,6 +45,9 @@ func (s *hostSession) leave(o *hostOp, answered bool) {
 	s.mu.Lock()
 	delete(s.ops, o.d.ID)
 	s.busy--
+	if o.d.Op.Writes() {
+		s.writes--
+	}
 	last := s.draining && s.busy == 0
 	s.mu.Unlock()
 	if answered {
@@ -65,7 +71,9 @@ func (s *hostSession) submit(o *hostOp) {
 // callBack asks the agent to give the operation up; its status tells when it has.
 func (s *hostSession) callBack(o *hostOp) { s.submit(&hostOp{d: o.d, cancel: true}) }
 
-// send posts descriptors, as many as have come with one doorbell.
+// send posts descriptors, as many as have come with one doorbell. Two messages may be
+// under way: an idle client sends at once, and what comes while two are goes with the
+// next.
 func (s *hostSession) send() {
 	defer s.wg.Done()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -78,7 +86,13 @@ func (s *hostSession) send() {
 		cancel()
 	}()
 	var held *hostOp // did not fit into the last message
+	room := newRoom(announcements)
 	for {
+		select {
+		case <-room:
+		case <-s.lost:
+			return
+		}
 		o := held
 		held = nil
 		if o == nil {
@@ -114,16 +128,16 @@ func (s *hostSession) send() {
 		}
 		s.c.stats.descriptors.Add(uint64(n))
 		s.c.stats.doorbells.Add(1)
-		if err := s.post(ctx, wire.Seal(m)); err != nil {
+		if err := s.post(ctx, wire.Seal(m), room); err != nil {
 			s.giveUp(fmt.Errorf("%w: %w", ErrAgentLost, err))
 			return
 		}
 	}
 }
 
-func (s *hostSession) post(ctx context.Context, m []byte) error {
+func (s *hostSession) post(ctx context.Context, m []byte, room chan struct{}) error {
 	if len(m) <= s.data.MaxInline() {
-		return s.data.Post(ctx, qp.Op{Kind: qp.Send, Data: m})
+		return s.data.Post(ctx, qp.Op{Kind: qp.Send, Data: m, Done: func(qp.Result) { room <- struct{}{} }})
 	}
 	b, err := s.c.pool.Get(ctx, len(m))
 	if err != nil {
@@ -134,7 +148,10 @@ func (s *hostSession) post(ctx context.Context, m []byte) error {
 		return err
 	}
 	copy(p, m)
-	err = s.data.Post(ctx, qp.Op{Kind: qp.Send, Bufs: []mr.Buf{b}})
+	err = s.data.Post(ctx, qp.Op{Kind: qp.Send, Bufs: []mr.Buf{b}, Done: func(r qp.Result) {
+		_ = r.Bufs[0].Release()
+		room <- struct{}{}
+	}})
 	if err != nil && b.Err() == nil {
 		_ = b.Release()
 	}

@@ -45,6 +45,7 @@ type hostSession struct {
 	mu       sync.Mutex
 	ops      map[uint64]*hostOp // guarded by mu, as all below
 	busy     int                // operations that have not left
+	writes   int                // of them, those that change the store
 	next     uint64
 	draining bool // nothing new
 	ending   bool // the host wants it so
@@ -68,6 +69,11 @@ func newHostSession(ctx context.Context, c *Client, epoch uint32) (_ *hostSessio
 	}()
 	cfg := qp.Config{SendDepth: 32, RecvDepth: 16, MaxMessage: 1024, Logger: c.cfg.Logger}
 	if s.ctl, err = c.cfg.Device.Dial(ctx, c.cfg.Agent, cfg); err != nil {
+		return nil, err
+	}
+	// The agents before this one first: what they still have of this host's writes is
+	// not to be done after what this one gets.
+	if err := c.fence(ctx, epoch); err != nil {
 		return nil, err
 	}
 	cfg = qp.Config{SendDepth: 4*c.cfg.Depth + 64, RecvDepth: 64, MaxMessage: 256, MaxRdAtomic: 16, Logger: c.cfg.Logger,
@@ -200,6 +206,9 @@ func (s *hostSession) giveUp(err error) {
 		}
 		s.cause, s.gave = err, time.Now()
 		s.over = true
+		if s.writes > 0 {
+			s.c.owe(s.epoch + 1)
+		}
 		s.mu.Unlock()
 		close(s.lost)
 	})
@@ -285,11 +294,17 @@ func (s *hostSession) beat() {
 	lease := s.c.cfg.Lease
 	tick := time.NewTicker(max(lease/8, time.Millisecond))
 	defer tick.Stop()
-	for n := 0; ; n++ {
+	for n, last := 0, time.Now(); ; n++ {
 		select {
 		case <-tick.C:
 		case <-s.lost:
 			return
+		}
+		// When this process itself stood still, what the agent has said meanwhile may
+		// not have been read yet.
+		late := time.Since(last) > lease/2
+		if last = time.Now(); late {
+			continue
 		}
 		silent := time.Duration(time.Now().UnixNano() - s.heard.Load())
 		if silent > lease {

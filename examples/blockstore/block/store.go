@@ -53,16 +53,19 @@ type info struct {
 type StoreConfig struct {
 	Cache  int64 // bytes of blocks that stay mapped; 0: 1 GiB
 	NoSync bool  // files are not synced: for tests, a crash of the machine may lose blocks
+	// OnWrite hears of every write with a token when it is made visible.
+	OnWrite func(key string, t dpu.Token)
 }
 
 // Store is a directory of blocks. Data that is read stays mapped and registered
 // while there is room, so that a second read costs no registration.
 type Store struct {
-	dir    string
-	pd     *verbs.PD
-	limit  int64
-	sync   bool
-	ledger *dpu.Ledger
+	dir     string
+	pd      *verbs.PD
+	limit   int64
+	sync    bool
+	onWrite func(string, dpu.Token)
+	ledger  *dpu.Ledger
 
 	mu     sync.Mutex
 	blocks map[string]info          // guarded by mu, as all below
@@ -94,7 +97,7 @@ func Open(dir string, pd *verbs.PD, cfg StoreConfig) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, pd: pd, limit: cfg.Cache, sync: !cfg.NoSync, ledger: dpu.NewLedger(), uploads: map[upload]*parts{}, blocks: map[string]info{}, mapped: map[string]*list.Element{}, lru: list.New()}
+	s := &Store{dir: dir, pd: pd, limit: cfg.Cache, sync: !cfg.NoSync, onWrite: cfg.OnWrite, ledger: dpu.NewLedger(), uploads: map[upload]*parts{}, blocks: map[string]info{}, mapped: map[string]*list.Element{}, lru: list.New()}
 	s.direct.Store(true)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -206,13 +209,24 @@ func (s *Store) put(in info, t dpu.Token, pool func(int) (mr.Buf, error), fill f
 		}
 	}
 	published := false
-	if err := s.ledger.Apply(t, func() error { published = true; return s.publish(tmp, in) }); err != nil {
+	if err := s.ledger.Apply(t, func() error {
+		published = true
+		return s.wrote(in.Key, t, s.publish(tmp, in))
+	}); err != nil {
 		return err
 	}
 	if !published { // it was done already
 		return os.Remove(tmp)
 	}
 	return s.syncDir()
+}
+
+// wrote tells of a write that was made visible.
+func (s *Store) wrote(key string, t dpu.Token, err error) error {
+	if err == nil && s.onWrite != nil && !t.IsZero() {
+		s.onWrite(key, t)
+	}
+	return err
 }
 
 // publish gives a file its name. What the name means and what is known of it change
@@ -407,7 +421,7 @@ func (s *Store) list(after string, n int) []info {
 }
 
 func (s *Store) delete(key string, t dpu.Token) error {
-	if err := s.ledger.Apply(t, func() error { return s.remove(key) }); err != nil {
+	if err := s.ledger.Apply(t, func() error { return s.wrote(key, t, s.remove(key)) }); err != nil {
 		return err
 	}
 	return s.syncDir()
