@@ -195,7 +195,12 @@ func text(err error) string {
 	return err.Error()
 }
 
+// token is of the host's write. Of a host that cannot do it again, for its direct way
+// knows no tokens, it is the agent's own.
 func (o *agentOp) token() Token {
+	if o.s.writer == (Writer{}) {
+		return Token{Writer: o.s.own, Seq: o.d.ID}
+	}
 	return Token{Writer: o.s.writer, Seq: o.d.Seq, Boot: o.d.Boot, Epoch: o.s.epoch, Replay: o.d.Flags&wire.Replay != 0}
 }
 

@@ -27,7 +27,8 @@ type agentSession struct {
 	ctl    *qp.Conn
 	data   *qp.Conn
 	epoch  uint32
-	writer Writer
+	writer Writer // the host; zero: its writes are not numbered
+	own    Writer // the session itself
 	slots  int
 	lease  time.Duration
 	ring   mr.Remote
@@ -50,7 +51,7 @@ type agentSession struct {
 
 // session serves a host until it ends.
 func (a *Agent) session(ctl *qp.Conn) {
-	s := &agentSession{a: a, ctl: ctl, ops: map[uint64]*agentOp{}}
+	s := &agentSession{a: a, ctl: ctl, own: NewWriter(), ops: map[uint64]*agentOp{}}
 	s.life, s.die = context.WithCancelCause(a.life)
 	defer func() {
 		s.die(verbs.ErrClosed)

@@ -112,7 +112,7 @@ type Client struct {
 	tokens  TokenBlocks // cfg.Direct, when it can
 	granter *mr.Granter
 	pool    *mr.Pool // messages and lists
-	writer  Writer
+	writer  Writer   // zero without tokens
 	seq     atomic.Uint64
 	boot    atomic.Uint64 // of the server, as last told
 	policy  policy
@@ -121,9 +121,10 @@ type Client struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 
-	fencing chan struct{} // a token: one fence of the server at a time
-	fenced  uint32        // epochs below it; who has the token
-	owed    atomic.Uint32
+	fencing  chan struct{} // a token: one fence of the server at a time
+	fenced   uint32        // epochs below it; who has the token
+	fencedAt uint64        // the server's process that knows it; with fenced
+	owed     atomic.Uint32
 
 	mu     sync.Mutex
 	cur    *hostSession // guarded by mu, as all below
@@ -149,8 +150,10 @@ func NewClient(ctx context.Context, cfg ClientConfig) (_ *Client, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, writer: NewWriter(), start: time.Now(), tried: make(chan struct{}), unfenced: dpufault.Unfenced(), fencing: newRoom(1)}
-	c.tokens, _ = cfg.Direct.(TokenBlocks)
+	c := &Client{cfg: cfg, start: time.Now(), tried: make(chan struct{}), unfenced: dpufault.Unfenced(), fencing: newRoom(1)}
+	if c.tokens, _ = cfg.Direct.(TokenBlocks); c.tokens != nil {
+		c.writer = NewWriter()
+	}
 	c.policy.Policy = cfg.Policy
 	c.life, c.stop = context.WithCancel(context.Background())
 	if c.granter, err = mr.NewGranter(cfg.Device.PD(), mr.GranterConfig{}); err != nil {
@@ -235,7 +238,7 @@ func (c *Client) fence(ctx context.Context, epoch uint32) error {
 		return err
 	}
 	defer func() { c.fencing <- struct{}{} }()
-	if c.fenced >= epoch && c.boot.Load() != 0 {
+	if c.fenced >= epoch && c.fencedAt == c.boot.Load() {
 		return nil
 	}
 	boot, err := c.tokens.Fence(ctx, c.writer, epoch)
@@ -243,7 +246,7 @@ func (c *Client) fence(ctx context.Context, epoch uint32) error {
 		return fmt.Errorf("dpu: fencing the agent at the server: %w", err)
 	}
 	c.boot.Store(boot)
-	c.fenced = epoch
+	c.fenced, c.fencedAt = epoch, boot
 	return nil
 }
 

@@ -159,6 +159,7 @@ func (o *op) written(ctx context.Context, s *hostSession, out *outcome, t *Token
 		}
 	}()
 	st := &out.st
+	stale := out.err == nil && out.refused() && rpc.Code(st.Code) == rpc.FailedPrecondition
 	if out.err == nil && st.Code == 0 {
 		if st.Boot != 0 {
 			o.c.boot.Store(st.Boot)
@@ -172,6 +173,7 @@ func (o *op) written(ctx context.Context, s *hostSession, out *outcome, t *Token
 		return false, fmt.Errorf("%w: %w", ErrIndeterminate, out.err)
 	case out.gone:
 		return false, out.err
+	case stale:
 	case out.err == nil && final(st), o.stays(ctx, out):
 		return false, failure(o.name, out)
 	case out.err == nil && !out.refused() && st.Flags&wire.Indeterminate == 0:
@@ -179,7 +181,7 @@ func (o *op) written(ctx context.Context, s *hostSession, out *outcome, t *Token
 	}
 	why := o.why(out)
 	if out.refused() {
-		if rpc.Code(st.Code) == rpc.FailedPrecondition {
+		if stale {
 			// The server was started again: it must hear of the writer before an agent
 			// may write for it.
 			if e := o.c.register(ctx, t); e != nil {
@@ -227,11 +229,13 @@ func (c *Client) register(ctx context.Context, t *Token) error {
 		return err
 	}
 	defer func() { c.fencing <- struct{}{} }()
-	boot, err := c.tokens.Fence(ctx, c.writer, max(epoch, c.fenced))
+	epoch = max(epoch, c.fenced)
+	boot, err := c.tokens.Fence(ctx, c.writer, epoch)
 	if err != nil {
 		return err
 	}
 	c.boot.Store(boot)
+	c.fenced, c.fencedAt = epoch, boot
 	t.Boot = boot
 	return nil
 }

@@ -30,7 +30,7 @@ func TestOffloadSameCalls(t *testing.T) {
 						require.NoError(t, w.put(ctx, k, n, uint64(i)), "%v %d", p, n)
 						got, err := w.get(ctx, k, 1<<20)
 						require.NoError(t, err, "%v %d", p, n)
-						require.Equal(t, content(n, uint64(i)), got)
+						same(t, content(n, uint64(i)), got)
 						in, err := w.c.Stat(ctx, k)
 						require.NoError(t, err)
 						require.Equal(t, uint32(n), in.Size)
@@ -123,7 +123,7 @@ func TestOffloadAgentComesLater(t *testing.T) {
 		require.True(t, w.c.Stats().Up)
 		got, err := w.get(t.Context(), "k", 100_000)
 		require.NoError(t, err)
-		require.Equal(t, content(100_000, 1), got)
+		same(t, content(100_000, 1), got)
 		require.EqualValues(t, 1, w.c.Stats().Staged)
 		if err := w.put(dpu.WithPath(t.Context(), dpu.CrossGVMI), "k", 100_000, 2); !errors.Is(err, errors.ErrUnsupported) {
 			t.Error("cross-GVMI is not built in:", err)

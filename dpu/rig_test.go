@@ -246,3 +246,16 @@ func (w *rig) stall(n int) (hung chan struct{}, resume func()) {
 func rng(seed, n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
 
 func key(i int) string { return fmt.Sprint("block-", i) }
+
+// same compares contents, and does not print them.
+func same(t *testing.T, want, got []byte, say ...any) {
+	t.Helper()
+	if len(want) != len(got) {
+		t.Fatal(append([]any{"lengths differ:", len(want), len(got)}, say...)...)
+	}
+	for i := range want {
+		if want[i] != got[i] {
+			t.Fatal(append([]any{"contents differ at byte", i, "of", len(want)}, say...)...)
+		}
+	}
+}
