@@ -88,21 +88,19 @@ func (l *Ledger) check(t Token) (done bool, err error) {
 		return false, nil
 	}
 	x := l.writer(t.Writer, false)
-	if t.Boot != l.boot || x == nil {
-		// The writer itself may begin a write here; nobody else, and nothing that may
-		// have been done before.
-		if t.Epoch == 0 && !t.Replay {
-			return false, nil
-		}
-		return false, fmt.Errorf("%w: it was started again", ErrStale)
-	}
 	switch {
+	case x == nil:
 	case t.Epoch != 0 && t.Epoch < x.epoch:
 		return false, fmt.Errorf("%w (epoch %d, now %d)", ErrFenced, t.Epoch, x.epoch)
 	case x.done[t.Seq]:
 		return true, nil
 	case t.Seq+ledgerWindow <= x.max:
 		return false, fmt.Errorf("%w: %d later ones came since", ErrStale, x.max-t.Seq)
+	}
+	// Of what came before this process, or before the writer was forgotten, nothing is
+	// known. The writer itself may begin a write; nobody else may, and not again.
+	if (t.Boot != l.boot || x == nil) && (t.Epoch != 0 || t.Replay) {
+		return false, fmt.Errorf("%w: it was started again", ErrStale)
 	}
 	return false, nil
 }

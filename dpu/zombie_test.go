@@ -199,7 +199,7 @@ func TestLostWritesAndServer(t *testing.T) {
 				w.up()
 				over, hung := make(chan struct{}), false
 				w.agent.SetGate(func(point string) {
-					if point == "backend" && !applied || point == "data" && applied && done > 0 {
+					if !hung && (point == "backend" && !applied || point == "data" && applied && done > 0) {
 						hung = true
 						go func() { w.storageDown(); w.storageUp() }()
 					}
