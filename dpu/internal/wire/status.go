@@ -6,7 +6,7 @@ import (
 )
 
 // EntryLen is the length of an entry of the status ring.
-const EntryLen = 128
+const EntryLen = 256
 
 // MaxSlots bounds the entries of a ring, which is the operations at a time.
 const MaxSlots = 4096

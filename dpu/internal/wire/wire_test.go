@@ -205,7 +205,7 @@ func TestBadDescriptors(t *testing.T) {
 }
 
 func TestTextOfStatusIsCut(t *testing.T) {
-	s := Status{Text: strings.Repeat("ä", 100)}
+	s := Status{Text: strings.Repeat("ä", 300)}
 	b := make([]byte, EntryLen)
 	s.Put(b)
 	var got Status
