@@ -74,7 +74,7 @@ func (cfg ClientConfig) withDefaults() (ClientConfig, error) {
 		return cfg, fmt.Errorf("dpu: ClientConfig.Lease is %v; at most an hour", cfg.Lease)
 	case len(cfg.Tenant) > 255:
 		return cfg, fmt.Errorf("dpu: ClientConfig.Tenant has %d bytes; at most 255", len(cfg.Tenant))
-	case cfg.Policy.Path == CrossGVMI && !crossGVMIBuilt:
+	case cfg.Policy.Path == CrossGVMI:
 		return cfg, errCrossGVMI
 	}
 	if cfg.Depth == 0 {
@@ -98,7 +98,7 @@ func (cfg ClientConfig) withDefaults() (ClientConfig, error) {
 	return cfg, nil
 }
 
-var errCrossGVMI = fmt.Errorf("dpu: this program was built without the tag crossgvmi: %w", errors.ErrUnsupported)
+var errCrossGVMI = fmt.Errorf("dpu: nothing in this program implements the cross-GVMI path (its types are behind the build tag crossgvmi): %w", errors.ErrUnsupported)
 
 // Client is Blocks over an agent where that pays and works, and over the direct way
 // otherwise. Its calls, and what becomes of the buffers that they take, are those of

@@ -3,6 +3,7 @@ package dpu_test
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -185,6 +186,7 @@ func TestHostileAgent(t *testing.T) {
 			r := rng(seed, 6)
 			w := newRig(t, net)
 			late := 0
+			var lates sync.WaitGroup
 			stop := w.serveRaw(func(a *rawAgent, d wire.Descriptor) {
 				n := int(d.Len)
 				good := func() {
@@ -200,14 +202,14 @@ func TestHostileAgent(t *testing.T) {
 					good()
 					pause := time.Duration(r.IntN(300)) * time.Microsecond
 					late++
-					go func() {
+					lates.Go(func() {
 						for range 3 {
 							time.Sleep(pause)
 							if a.write(d, 0, n, 66) != nil {
 								return
 							}
 						}
-					}()
+					})
 				case 4: // behind the end
 					_ = a.write(d, n-10, 20, 66)
 					good()
@@ -267,6 +269,7 @@ func TestHostileAgent(t *testing.T) {
 			require.NotZero(t, st.FellBack)
 			require.NoError(t, w.c.Close())
 			stop()
+			lates.Wait()
 			w.agentUp()
 			w.hostUp() // canaries are looked at in the end
 			w.down()

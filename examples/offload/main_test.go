@@ -58,7 +58,7 @@ func TestVersions(t *testing.T) {
 // The zombie, and the control without a fence.
 func TestZombie(t *testing.T) {
 	for _, args := range [][]string{nil, {"--no-fence"}} {
-		out, err := offload(t, append([]string{"--op", "zombie", "--stall-after", "1", "--stall", "2s", "--wait", "4s", "--lease", "500ms"}, args...)...)
+		out, err := offload(t, append([]string{"--op", "zombie", "--stall-after", "1", "--stall", "1s", "--wait", "2s", "--lease", "300ms"}, args...)...)
 		require.NoError(t, err, out)
 		require.Contains(t, out, "bytes changed by late writes")
 	}

@@ -1,5 +1,0 @@
-//go:build !crossgvmi
-
-package dpu
-
-const crossGVMIBuilt = false
