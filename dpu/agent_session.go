@@ -91,7 +91,7 @@ func (a *Agent) session(ctl *qp.Conn) {
 	s.wg.Add(2)
 	go s.writeStatuses()
 	go s.beat()
-	if err := s.listen(); err != nil && !errors.Is(err, verbs.ErrClosed) {
+	if err := s.listen(); !errors.Is(err, verbs.ErrClosed) {
 		a.cfg.Logger.Info("dpu: a host is gone", "host", ctl.Peer(), "tenant", s.t.name, "err", err)
 		s.bye(refusalCode(err), err.Error())
 	}
