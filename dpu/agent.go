@@ -214,8 +214,7 @@ func (a *Agent) Serve(l *qp.Listener) error {
 	a.mu.Lock()
 	if a.closed || a.draining {
 		a.mu.Unlock()
-		_ = l.Close()
-		return verbs.ErrClosed
+		return l.Close()
 	}
 	a.listeners[l] = true
 	a.wg.Add(1)
