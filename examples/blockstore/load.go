@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,13 +13,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/zrdma/zrdma/examples/blockstore/block"
 	"github.com/zrdma/zrdma/qp"
 )
 
 // load is a workload: blocks are written, read back and verified, some calls are
 // given up half way.
 type load struct {
-	c        client
+	c        block.Client
 	d        *qp.Device
 	blocks   int
 	workers  int
@@ -71,21 +71,6 @@ func (k *kind) percentile(p float64) time.Duration {
 		return 0
 	}
 	return k.took[int(p*float64(len(k.took)-1))]
-}
-
-// content fills p with bytes that only this block has.
-func content(p []byte, seed uint64) {
-	x := seed*0x9e3779b97f4a7c15 + 1
-	for len(p) >= 8 {
-		x ^= x << 13
-		x ^= x >> 7
-		x ^= x << 17
-		binary.LittleEndian.PutUint64(p, x)
-		p = p[8:]
-	}
-	for i := range p {
-		p[i] = byte(x >> (8 * i))
-	}
 }
 
 // run does it, and shows how far it is.
@@ -161,8 +146,8 @@ func (l *load) block(ctx context.Context, i int, rng *rand.Rand) error {
 		if err != nil {
 			return 0, err
 		}
-		content(p, l.seed+uint64(i))
-		b, err = l.c.put(ctx, key, b)
+		block.Content(p, l.seed+uint64(i))
+		b, err = l.c.Put(ctx, key, b)
 		if err != nil {
 			return 0, err
 		}
@@ -173,7 +158,7 @@ func (l *load) block(ctx context.Context, i int, rng *rand.Rand) error {
 		if err != nil {
 			return 0, err
 		}
-		if b, err = l.c.get(ctx, key, b); err != nil {
+		if b, err = l.c.Get(ctx, key, b); err != nil {
 			return 0, err
 		}
 		defer b.Release()
@@ -183,7 +168,7 @@ func (l *load) block(ctx context.Context, i int, rng *rand.Rand) error {
 		}
 		// The checksum was verified; this is the test that it is this block.
 		var want [64]byte
-		content(want[:min(len(p), 64)&^7], l.seed+uint64(i))
+		block.Content(want[:min(len(p), 64)&^7], l.seed+uint64(i))
 		if len(p) != size || string(p[:min(len(p), 64)&^7]) != string(want[:min(len(p), 64)&^7]) {
 			return 0, fmt.Errorf("another block came back: %d bytes for %d", len(p), size)
 		}

@@ -20,6 +20,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zrdma/zrdma/dpu"
+	"github.com/zrdma/zrdma/examples/blockstore/block"
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/qp"
 	"github.com/zrdma/zrdma/rpc"
@@ -52,7 +54,7 @@ func openDevices() (d devices, err error) {
 	for i, name := range strings.Split(os.Getenv("ZRDMA_DEVICE"), ",") {
 		pool := mr.PoolConfig{Memory: mr.Config{Huge: mr.HugeOff}}
 		if i == 0 {
-			pool.Classes, pool.RegionSize, pool.Limit = []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, maxBlock}, 32<<20, 512<<20
+			pool.Classes, pool.RegionSize, pool.Limit = []int{4 << 10, 64 << 10, 1 << 20, 4 << 20, block.MaxBlock}, 32<<20, 512<<20
 		}
 		q, err := qp.Open(qp.DeviceConfig{Name: name, Pool: pool})
 		if err != nil {
@@ -93,7 +95,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := openStore(dir, d.PD(), cache)
+		s, err := block.Open(dir, d.PD(), block.StoreConfig{Cache: cache})
 		if err != nil {
 			return err
 		}
@@ -101,12 +103,12 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		(&service{s: s}).register(srv)
+		s.Register(srv)
 		l, err := srv.Listen(ctx, listen)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "serving %d blocks of %s on %s, device %s\n", len(s.blocks), dir, l.Addr(), d.Context().Name())
+		fmt.Fprintf(cmd.OutOrStdout(), "serving %d blocks of %s on %s, device %s\n", s.Len(), dir, l.Addr(), d.Context().Name())
 		go func() {
 			<-ctx.Done()
 			drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -119,7 +121,7 @@ func serveCommand() *cobra.Command {
 		if err := srv.Close(); err != nil {
 			return err
 		}
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			return err
 		}
 		return d.Close()
@@ -128,7 +130,7 @@ func serveCommand() *cobra.Command {
 }
 
 // withClient gives a command the --server flag and a connected client.
-func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) error) *cobra.Command {
+func withClient(c *cobra.Command, f func(context.Context, block.Client, *qp.Device) error) *cobra.Command {
 	server := c.Flags().String("server", "", "`host:port` of the server (required)")
 	_ = c.MarkFlagRequired("server")
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
@@ -140,7 +142,7 @@ func withClient(c *cobra.Command, f func(context.Context, client, *qp.Device) er
 		if err != nil {
 			return errors.Join(err, d.Close())
 		}
-		err = f(cmd.Context(), client{cl}, d.Device)
+		err = f(cmd.Context(), block.Client{Client: cl, Patient: true}, d.Device)
 		if e := cl.Close(); err == nil {
 			err = e
 		}
@@ -169,13 +171,13 @@ func dial(ctx context.Context, addr string, d devices) (*rpc.Client, error) {
 
 func putCommand() *cobra.Command {
 	c := &cobra.Command{Use: "put KEY < FILE", Short: "store standard input as a block", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
-		data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxBlock+1))
+	return withClient(c, func(ctx context.Context, cl block.Client, d *qp.Device) error {
+		data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), block.MaxBlock+1))
 		if err != nil {
 			return err
 		}
-		if len(data) == 0 || len(data) > maxBlock {
-			return fmt.Errorf("a block has 1 to %d bytes", maxBlock)
+		if len(data) == 0 || len(data) > block.MaxBlock {
+			return fmt.Errorf("a block has 1 to %d bytes", block.MaxBlock)
 		}
 		b, err := d.Pool().Get(ctx, len(data))
 		if err != nil {
@@ -186,7 +188,7 @@ func putCommand() *cobra.Command {
 			return err
 		}
 		copy(p, data)
-		if b, err = cl.put(ctx, c.Flags().Arg(0), b); err != nil {
+		if b, err = cl.Put(ctx, c.Flags().Arg(0), b); err != nil {
 			return err
 		}
 		return b.Release()
@@ -195,8 +197,8 @@ func putCommand() *cobra.Command {
 
 func getCommand() *cobra.Command {
 	c := &cobra.Command{Use: "get KEY > FILE", Short: "write a block to standard output", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
-		in, err := cl.stat(ctx, c.Flags().Arg(0))
+	return withClient(c, func(ctx context.Context, cl block.Client, d *qp.Device) error {
+		in, err := cl.Stat(ctx, c.Flags().Arg(0))
 		if err != nil {
 			return err
 		}
@@ -204,7 +206,7 @@ func getCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if b, err = cl.get(ctx, in.Key, b); err != nil {
+		if b, err = cl.Get(ctx, in.Key, b); err != nil {
 			return err
 		}
 		defer b.Release()
@@ -219,8 +221,8 @@ func getCommand() *cobra.Command {
 
 func statCommand() *cobra.Command {
 	c := &cobra.Command{Use: "stat KEY", Short: "size and checksum of a block", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
-		in, err := cl.stat(ctx, c.Flags().Arg(0))
+	return withClient(c, func(ctx context.Context, cl block.Client, _ *qp.Device) error {
+		in, err := cl.Stat(ctx, c.Flags().Arg(0))
 		if err != nil {
 			return err
 		}
@@ -231,8 +233,8 @@ func statCommand() *cobra.Command {
 
 func listCommand() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "all blocks, their sizes and checksums", Args: cobra.NoArgs}
-	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
-		return cl.list(ctx, func(in info) error {
+	return withClient(c, func(ctx context.Context, cl block.Client, _ *qp.Device) error {
+		return cl.Each(ctx, func(in dpu.BlockInfo) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "%s\t%d\t%08x\n", in.Key, in.Size, in.Sum)
 			return err
 		})
@@ -241,8 +243,8 @@ func listCommand() *cobra.Command {
 
 func deleteCommand() *cobra.Command {
 	c := &cobra.Command{Use: "delete KEY", Short: "remove a block", Args: cobra.ExactArgs(1)}
-	return withClient(c, func(ctx context.Context, cl client, _ *qp.Device) error {
-		return cl.delete(ctx, c.Flags().Arg(0))
+	return withClient(c, func(ctx context.Context, cl block.Client, _ *qp.Device) error {
+		return cl.Delete(ctx, c.Flags().Arg(0))
 	})
 }
 
@@ -254,16 +256,16 @@ func loadCommand() *cobra.Command {
 	c.Flags().IntVar(&l.blocks, "blocks", 2000, "how `many`")
 	c.Flags().IntVar(&l.workers, "workers", 8, "calls at a time")
 	c.Flags().IntVar(&l.minSize, "min", 4<<10, "smallest block in `bytes`")
-	c.Flags().IntVar(&l.maxSize, "max", maxBlock, "largest block in `bytes`")
+	c.Flags().IntVar(&l.maxSize, "max", block.MaxBlock, "largest block in `bytes`")
 	c.Flags().Float64Var(&l.cancel, "cancel", 0.05, "`share` of the calls that are given up half way and done again")
 	c.Flags().DurationVar(&l.patience, "patience", 30*time.Second, "how long a call may take, with waiting for a server that is away")
 	c.Flags().Uint64Var(&l.seed, "seed", 1, "of sizes and contents")
 	c.Flags().BoolVar(&quiet, "quiet", false, "no progress bar")
 	c.Flags().BoolVar(&l.verify, "verify", false, "only read, and verify, what the same load has written before")
 	c.Flags().IntVar(&pid, "server-pid", 0, "`process` of the server, when it runs on this host: its processor time is reported")
-	return withClient(c, func(ctx context.Context, cl client, d *qp.Device) error {
-		if l.blocks < 1 || l.workers < 1 || l.patience <= 0 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > maxBlock || l.cancel < 0 || l.cancel >= 1 {
-			return fmt.Errorf("--blocks, --workers and --patience must be positive, --min at least 2, --max at most %d, --cancel below 1", maxBlock)
+	return withClient(c, func(ctx context.Context, cl block.Client, d *qp.Device) error {
+		if l.blocks < 1 || l.workers < 1 || l.patience <= 0 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > block.MaxBlock || l.cancel < 0 || l.cancel >= 1 {
+			return fmt.Errorf("--blocks, --workers and --patience must be positive, --min at least 2, --max at most %d, --cancel below 1", block.MaxBlock)
 		}
 		l.c, l.d = cl, d
 		start, cpu, other := time.Now(), processor(), processorOf(pid)
@@ -276,7 +278,7 @@ func loadCommand() *cobra.Command {
 		}
 		wall := time.Since(start)
 		cpu, other = processor()-cpu, processorOf(pid)-other
-		staged, answers, err := cl.copied(ctx)
+		staged, answers, err := cl.Copied(ctx)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/zrdma/zrdma/examples/blockstore/block"
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/qp"
 	"github.com/zrdma/zrdma/rpc"
@@ -106,7 +107,7 @@ func TestProgram(t *testing.T) {
 		return out
 	}
 	big := make([]byte, 3<<20)
-	content(big, 7)
+	block.Content(big, 7)
 	ok(big, "put", "big")
 	ok([]byte("small"), "put", "a/b c")
 	require.Equal(t, string(big), ok(nil, "get", "big"))
@@ -116,7 +117,7 @@ func TestProgram(t *testing.T) {
 	ok([]byte("other"), "put", "a/b c")
 	require.Equal(t, "other", ok(nil, "get", "a/b c"))
 	ok(nil, "delete", "a/b c")
-	for _, bad := range [][]string{{"get", "a/b c"}, {"stat", "a/b c"}, {"delete", "a/b c"}, {"put", "empty"}, {"put", strings.Repeat("k", maxKey+1)},
+	for _, bad := range [][]string{{"get", "a/b c"}, {"stat", "a/b c"}, {"delete", "a/b c"}, {"put", "empty"}, {"put", strings.Repeat("k", block.MaxKey+1)},
 		{"put", ""}, {"load", "--blocks", "0"}, {"load", "--max", "99999999"}, {"load", "--cancel", "1"}} {
 		var in []byte
 		if bad[len(bad)-1] != "empty" {
@@ -136,52 +137,7 @@ func TestProgram(t *testing.T) {
 	require.Equal(t, string(big), ok(nil, "get", "big"))
 }
 
-// service under bad arguments, as another client could send them.
-func TestBadCalls(t *testing.T) {
-	s := startServer(t, t.TempDir(), loopback(3)+":0")
-	c, d := dialServer(t, s.addr, loopback(4))
-	buf := func(n int) mr.Buf {
-		b, err := d.Pool().Get(t.Context(), n)
-		require.NoError(t, err)
-		return b
-	}
-	arg := func(size, sum uint32, key string) []byte {
-		return append(appendInfo(nil, info{Size: size, Sum: sum}), key...)
-	}
-	for name, x := range map[string]struct {
-		method string
-		body   []byte
-		opt    rpc.Option
-		code   rpc.Code
-	}{
-		"no arguments":      {methodPut, nil, rpc.WriteFrom(buf(10)), rpc.InvalidArgument},
-		"no key":            {methodPut, arg(10, 0, ""), rpc.WriteFrom(buf(10)), rpc.InvalidArgument},
-		"long key":          {methodPut, arg(10, 0, strings.Repeat("k", maxKey+1)), rpc.WriteFrom(buf(10)), rpc.InvalidArgument},
-		"another size":      {methodPut, arg(11, 0, "k"), rpc.WriteFrom(buf(10)), rpc.InvalidArgument},
-		"too large":         {methodPut, arg(maxBlock+1, 0, "k"), rpc.WriteFrom(buf(10)), rpc.InvalidArgument},
-		"wrong checksum":    {methodPut, arg(10, 1, "k"), rpc.WriteFrom(buf(10)), rpc.DataLoss},
-		"nothing there":     {methodGet, []byte("k"), rpc.ReadInto(buf(10)), rpc.NotFound},
-		"list without":      {methodList, nil, rpc.ReadInto(buf(10)), rpc.InvalidArgument},
-		"no such method":    {"block.eat", nil, rpc.ReadInto(buf(10)), rpc.Unimplemented},
-		"delete of nothing": {methodDelete, nil, rpc.ReadInto(buf(10)), rpc.NotFound},
-	} {
-		r, err := c.Call(t.Context(), x.method, x.body, x.opt)
-		require.Equal(t, x.code, rpc.CodeOf(err), "%s: %v", name, err)
-		require.Nil(t, r)
-	}
-	b, err := c.put(t.Context(), "k", buf(5000))
-	require.NoError(t, err)
-	require.NoError(t, b.Release())
-	_, err = c.get(t.Context(), "k", buf(4999))
-	require.Equal(t, rpc.OutOfRange, rpc.CodeOf(err), "a buffer that is too small: %v", err)
-	b, err = c.get(t.Context(), "k", buf(9000)) // one that is larger is cut
-	require.NoError(t, err)
-	require.Equal(t, 5000, b.Len())
-	require.NoError(t, b.Release())
-	s.stop()
-}
-
-func dialServer(t *testing.T, addr, from string) (client, *qp.Device) {
+func dialServer(t *testing.T, addr, from string) (block.Client, *qp.Device) {
 	d, err := qp.Open(qp.DeviceConfig{Name: "soft:" + from, Pool: mr.PoolConfig{Canaries: true, Classes: []int{4096, 65536, 1 << 20}, RegionSize: 8 << 20, Limit: 64 << 20}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -192,7 +148,7 @@ func dialServer(t *testing.T, addr, from string) (client, *qp.Device) {
 		require.NoError(t, c.Close())
 		require.NoError(t, d.Close())
 	})
-	return client{c}, d
+	return block.Client{Client: c, Patient: true}, d
 }
 
 // TestKill kills the server under load, as often as it takes, and starts it again:
@@ -234,11 +190,11 @@ func TestKill(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				content(p, x.seed)
+				block.Content(p, x.seed)
 				mu.Lock()
 				tried[key] = append(tried[key], x)
 				mu.Unlock()
-				b, err = c.put(ctx, key, b)
+				b, err = c.Put(ctx, key, b)
 				if err != nil {
 					if rpc.CodeOf(err) == rpc.Unavailable { // fate unknown, or memory not back: not acknowledged
 						continue
@@ -264,7 +220,7 @@ func TestKill(t *testing.T) {
 		started := time.Now()
 		s = startServer(t, dir, listen)
 		up := time.Now()
-		r, err := c.Call(ctx, methodUsage, nil, rpc.WaitForServer(), rpc.Idempotent())
+		r, err := c.Call(ctx, "block.usage", nil, rpc.WaitForServer(), rpc.Idempotent())
 		require.NoError(t, err)
 		r.Release()
 		t.Logf("killed; %v later started, which took %v; calls succeed %v after that", started.Sub(killed).Round(time.Millisecond),
@@ -275,11 +231,11 @@ func TestKill(t *testing.T) {
 	check := func() {
 		seen := 0
 		for key, x := range acked {
-			in, err := c.stat(ctx, key)
+			in, err := c.Stat(ctx, key)
 			require.NoError(t, err, "an acknowledged block is lost: %s", key)
 			b, err := d.Pool().Get(ctx, int(in.Size))
 			require.NoError(t, err)
-			b, err = c.get(ctx, key, b)
+			b, err = c.Get(ctx, key, b)
 			require.NoError(t, err, key)
 			p, err := b.Bytes()
 			require.NoError(t, err)
@@ -287,7 +243,7 @@ func TestKill(t *testing.T) {
 			for _, y := range append(tried[key], x) { // later ones may have been done
 				if len(p) == y.size {
 					want := make([]byte, y.size)
-					content(want, y.seed)
+					block.Content(want, y.seed)
 					good = good || bytes.Equal(want, p)
 				}
 			}

@@ -91,7 +91,7 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded{err, ExitUsage} })
-	root.AddCommand(devicesCommand(), doctorCommand(), pingCommand(), benchCommand(), compareCommand(), manCommand())
+	root.AddCommand(agentCommand(), devicesCommand(), doctorCommand(), pingCommand(), benchCommand(), compareCommand(), manCommand())
 	root.AddCommand(topics()...)
 	return root
 }

@@ -48,7 +48,7 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestHelpNamesTheExitCodes(t *testing.T) {
-	for _, args := range [][]string{{}, {"--help"}, {"devices", "--help"}, {"ping", "--help"}} {
+	for _, args := range [][]string{{}, {"--help"}, {"devices", "--help"}, {"ping", "--help"}, {"agent", "--help"}} {
 		var out, errOut bytes.Buffer
 		require.Equal(t, ExitOK, Main(args, &out, &errOut))
 		require.Contains(t, out.String(), "Exit codes:")

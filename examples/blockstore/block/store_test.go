@@ -1,4 +1,4 @@
-package main
+package block
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/zrdma/zrdma/dpu"
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/qp"
 	"github.com/zrdma/zrdma/rdmatest"
@@ -19,7 +20,7 @@ import (
 
 // fixture is a store on a device in memory.
 type fixture struct {
-	*store
+	*Store
 	t    *testing.T
 	d    *qp.Device
 	path string
@@ -32,7 +33,7 @@ func newFixture(t *testing.T, cache int64) *fixture {
 	f := &fixture{t: t, d: d, path: t.TempDir()}
 	f.open(cache)
 	t.Cleanup(func() {
-		require.NoError(t, f.close())
+		require.NoError(t, f.Close())
 		require.NoError(t, d.Close())
 	})
 	return f
@@ -40,20 +41,20 @@ func newFixture(t *testing.T, cache int64) *fixture {
 
 // open opens the directory, as a server that starts does.
 func (f *fixture) open(cache int64) {
-	s, err := openStore(f.path, f.d.PD(), cache)
+	s, err := Open(f.path, f.d.PD(), StoreConfig{Cache: cache})
 	require.NoError(f.t, err)
-	f.store = s
+	f.Store = s
 }
 
 // write puts a block whose data is of seed.
 func (f *fixture) write(key string, n int, seed uint64) error {
 	data := make([]byte, n)
-	content(data, seed)
+	Content(data, seed)
 	return f.writeBytes(key, data, crc32.Checksum(data, castagnoli))
 }
 
 func (f *fixture) writeBytes(key string, data []byte, sum uint32) error {
-	return f.put(info{Key: key, Size: uint32(len(data)), Sum: sum},
+	return f.put(info{BlockInfo: dpu.BlockInfo{Key: key, Size: uint32(len(data)), Sum: sum}}, dpu.Token{},
 		func(n int) (mr.Buf, error) { return f.d.Pool().Get(f.t.Context(), n) },
 		func(b mr.Buf) (mr.Buf, error) {
 			p, err := b.Bytes()
@@ -83,7 +84,7 @@ func (f *fixture) verify(in info, b mr.Buf, seeds ...uint64) {
 	require.Equal(f.t, in.Sum, crc32.Checksum(p, castagnoli), "block %q: data and checksum are of different writes", in.Key)
 	want := make([]byte, len(p))
 	for _, s := range seeds {
-		content(want, s)
+		Content(want, s)
 		if string(want) == string(p) {
 			return
 		}
@@ -102,7 +103,7 @@ func (f *fixture) files() (names []string) {
 
 func TestStoreKeeps(t *testing.T) {
 	f := newFixture(t, 1<<20)
-	keys := []string{"a", "../../etc/passwd", "\x00\xff", strings.Repeat("k", maxKey), "a.part", "empty"}
+	keys := []string{"a", "../../etc/passwd", "\x00\xff", strings.Repeat("k", MaxKey), "a.part", "empty"}
 	for i, k := range keys {
 		n := 1 + 5000*i
 		if k == "empty" {
@@ -120,7 +121,7 @@ func TestStoreKeeps(t *testing.T) {
 		require.Equal(t, "a.part", l[0].Key)
 	}
 	again()
-	require.NoError(t, f.close())
+	require.NoError(t, f.Close())
 	f.open(1 << 20)
 	again()
 	require.Len(t, f.files(), len(keys), "nothing but blocks is left")
@@ -132,10 +133,10 @@ func TestStoreAfterCrash(t *testing.T) {
 	require.NoError(t, f.write("good", 9000, 1))
 	require.NoError(t, f.write("cut", 9000, 2))
 	require.NoError(t, f.write("head", 9000, 3))
-	require.NoError(t, f.close())
+	require.NoError(t, f.Close())
 	require.NoError(t, os.WriteFile(filepath.Join(f.path, "1-1"+unfinished), make([]byte, 10000), 0o644))
-	require.NoError(t, os.Truncate(f.store.path("cut"), headerSize+100))
-	require.NoError(t, os.Truncate(f.store.path("head"), 10))
+	require.NoError(t, os.Truncate(f.Store.path("cut"), headerSize+100))
+	require.NoError(t, os.Truncate(f.Store.path("head"), 10))
 	require.NoError(t, os.WriteFile(filepath.Join(f.path, "stray"+suffix), make([]byte, 10000), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(f.path, "README"), []byte("keep me"), 0o644))
 	f.open(1 << 20)
@@ -156,7 +157,7 @@ func TestStoreRefusesWrongData(t *testing.T) {
 		f.direct.Store(direct)
 		require.ErrorIs(t, f.writeBytes("k", make([]byte, 5000), 1), errSum)
 		gone := errors.New("the caller is gone")
-		err := f.put(info{Key: "k", Size: 5000}, func(n int) (mr.Buf, error) { return f.d.Pool().Get(t.Context(), n) },
+		err := f.put(info{BlockInfo: dpu.BlockInfo{Key: "k", Size: 5000}}, dpu.Token{}, func(n int) (mr.Buf, error) { return f.d.Pool().Get(t.Context(), n) },
 			func(b mr.Buf) (mr.Buf, error) { return b, gone })
 		require.ErrorIs(t, err, gone)
 		f.check("k", 1)
@@ -172,8 +173,8 @@ func TestStoreReplaceAndDeleteWhileRead(t *testing.T) {
 	require.NoError(t, f.write("k", 30000, 2))
 	mid, b2, err := f.get("k")
 	require.NoError(t, err)
-	require.NoError(t, f.delete("k"))
-	require.ErrorIs(t, f.delete("k"), fs.ErrNotExist)
+	require.NoError(t, f.delete("k", dpu.Token{}))
+	require.ErrorIs(t, f.delete("k", dpu.Token{}), fs.ErrNotExist)
 	_, _, err = f.get("k")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	_, err = f.stat("k")
@@ -182,7 +183,7 @@ func TestStoreReplaceAndDeleteWhileRead(t *testing.T) {
 	f.verify(old, b1, 1)
 	f.verify(mid, b2, 2)
 	require.Len(t, f.stale, 2)
-	require.ErrorIs(t, f.close(), mr.ErrInUse)
+	require.ErrorIs(t, f.Close(), mr.ErrInUse)
 	require.NoError(t, b1.Release())
 	require.NoError(t, b2.Release())
 	require.NoError(t, f.write("other", 100, 3))
@@ -250,7 +251,7 @@ func TestStoreWritersOfOneBlock(t *testing.T) {
 	}
 	wg.Wait()
 	f.check("k", seeds...)
-	require.NoError(t, f.close())
+	require.NoError(t, f.Close())
 	f.open(1 << 20)
 	f.check("k", seeds...)
 }

@@ -1,4 +1,4 @@
-package main
+package block
 
 import (
 	"container/list"
@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/zrdma/zrdma/dpu"
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/verbs"
 )
@@ -28,8 +29,13 @@ const (
 	headerSize = 4096
 	suffix     = ".block"
 	unfinished = ".part"
-	maxBlock   = 16 << 20
-	maxKey     = 100
+	tokenAt    = 128 // in the header: writer and number of the write that made the block
+)
+
+// Limits of blocks, in bytes.
+const (
+	MaxBlock = 16 << 20
+	MaxKey   = 100
 )
 
 var blockMagic = [8]byte{'z', 'r', 'b', 'l', 'o', 'c', 'k', 1}
@@ -38,17 +44,28 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // info describes a block.
 type info struct {
-	Key  string
-	Size uint32
-	Sum  uint32 // CRC-32C of the data
+	dpu.BlockInfo
+	writer dpu.Writer // of the write that made it
+	seq    uint64
 }
 
-// store is a directory of blocks. Data that is read stays mapped and registered
+// StoreConfig configures a Store. The zero value is good.
+type StoreConfig struct {
+	Cache  int64 // bytes of blocks that stay mapped; 0: 1 GiB
+	NoSync bool  // files are not synced: for tests, a crash of the machine may lose blocks
+	// OnWrite hears of every write with a token when it is made visible.
+	OnWrite func(key string, t dpu.Token)
+}
+
+// Store is a directory of blocks. Data that is read stays mapped and registered
 // while there is room, so that a second read costs no registration.
-type store struct {
-	dir   string
-	pd    *verbs.PD
-	limit int64
+type Store struct {
+	dir     string
+	pd      *verbs.PD
+	limit   int64
+	sync    bool
+	onWrite func(string, dpu.Token)
+	ledger  *dpu.Ledger
 
 	mu     sync.Mutex
 	blocks map[string]info          // guarded by mu, as all below
@@ -56,6 +73,9 @@ type store struct {
 	lru    *list.List               // the most recently used in front
 	bytes  int64
 	stale  []*mapping // of deleted or replaced blocks, still being read
+
+	upMu    sync.Mutex
+	uploads map[upload]*parts // guarded by upMu
 
 	seq    atomic.Uint64
 	staged atomic.Uint64 // bytes that the CPU copied, where a file cannot be written by the device
@@ -68,12 +88,16 @@ type mapping struct {
 	n   uint32
 }
 
-// openStore reads the directory. cache bounds the bytes that stay mapped.
-func openStore(dir string, pd *verbs.PD, cache int64) (*store, error) {
+// Open reads the directory and makes it when it is not there. pd is of the server's
+// device.
+func Open(dir string, pd *verbs.PD, cfg StoreConfig) (*Store, error) {
+	if cfg.Cache == 0 {
+		cfg.Cache = 1 << 30
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s := &store{dir: dir, pd: pd, limit: cache, blocks: map[string]info{}, mapped: map[string]*list.Element{}, lru: list.New()}
+	s := &Store{dir: dir, pd: pd, limit: cfg.Cache, sync: !cfg.NoSync, onWrite: cfg.OnWrite, ledger: dpu.NewLedger(), uploads: map[upload]*parts{}, blocks: map[string]info{}, mapped: map[string]*list.Element{}, lru: list.New()}
 	s.direct.Store(true)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -92,13 +116,14 @@ func openStore(dir string, pd *verbs.PD, cache int64) (*store, error) {
 				slog.Warn("blockstore: a file that is no block is left alone", "file", path, "err", err)
 				continue
 			}
+			in.Version = s.version()
 			s.blocks[in.Key] = in
 		}
 	}
 	return s, nil
 }
 
-func (s *store) path(key string) string {
+func (s *Store) path(key string) string {
 	return filepath.Join(s.dir, hex.EncodeToString([]byte(key))+suffix)
 }
 
@@ -108,15 +133,17 @@ func readHeader(path string) (in info, err error) {
 		return in, err
 	}
 	defer f.Close()
-	b := make([]byte, 8+8+2+maxKey)
+	b := make([]byte, tokenAt+24)
 	if _, err := f.ReadAt(b, 0); err != nil {
 		return in, err
 	}
 	n := int(binary.LittleEndian.Uint16(b[16:]))
-	if [8]byte(b[:8]) != blockMagic || n > maxKey {
+	if [8]byte(b[:8]) != blockMagic || n > MaxKey {
 		return in, errors.New("not a block")
 	}
-	in = info{Key: string(b[18 : 18+n]), Size: binary.LittleEndian.Uint32(b[8:]), Sum: binary.LittleEndian.Uint32(b[12:])}
+	in.Key, in.Size, in.Sum = string(b[18:18+n]), binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
+	copy(in.writer[:], b[tokenAt:])
+	in.seq = binary.LittleEndian.Uint64(b[tokenAt+16:])
 	st, err := f.Stat()
 	if err == nil && st.Size() != headerSize+int64(in.Size) {
 		err = fmt.Errorf("it has %d bytes of data, not %d", st.Size()-headerSize, in.Size)
@@ -124,9 +151,27 @@ func readHeader(path string) (in info, err error) {
 	return in, err
 }
 
+// version is another number each time, also after a restart.
+func (s *Store) version() uint64 { return s.ledger.Boot()<<24 + s.seq.Add(1) }
+
+// check says whether a write was done already, or must not be, before its data moves.
+func (s *Store) check(key string, t dpu.Token) (done bool, err error) {
+	if t.IsZero() {
+		return false, nil
+	}
+	s.mu.Lock()
+	in := s.blocks[key]
+	s.mu.Unlock()
+	if in.writer == t.Writer && in.seq == t.Seq { // also when a former process did it
+		return true, nil
+	}
+	return s.ledger.Check(t)
+}
+
 // put stores a block. fill brings the data: into the file's own pages, where the
-// device may write them, else into a buffer of pool.
-func (s *store) put(in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (mr.Buf, error)) (err error) {
+// device may write them, else into a buffer of pool. Without fill the data is there,
+// in the buffer of pool.
+func (s *Store) put(in info, t dpu.Token, pool func(int) (mr.Buf, error), fill func(mr.Buf) (mr.Buf, error)) (err error) {
 	tmp := filepath.Join(s.dir, fmt.Sprintf("%d-%d%s", os.Getpid(), s.seq.Add(1), unfinished))
 	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -141,12 +186,16 @@ func (s *store) put(in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (
 	if err := f.Truncate(headerSize + int64(in.Size)); err != nil {
 		return err
 	}
-	h := make([]byte, 8+8+2, 8+8+2+maxKey)
+	in.writer, in.seq, in.Version = t.Writer, t.Seq, s.version()
+	h := make([]byte, tokenAt+24)
 	copy(h, blockMagic[:])
 	binary.LittleEndian.PutUint32(h[8:], in.Size)
 	binary.LittleEndian.PutUint32(h[12:], in.Sum)
 	binary.LittleEndian.PutUint16(h[16:], uint16(len(in.Key)))
-	if _, err := f.WriteAt(append(h, in.Key...), 0); err != nil {
+	copy(h[18:], in.Key)
+	copy(h[tokenAt:], t.Writer[:])
+	binary.LittleEndian.PutUint64(h[tokenAt+16:], t.Seq)
+	if _, err := f.WriteAt(h, 0); err != nil {
 		return err
 	}
 	if in.Size > 0 {
@@ -154,18 +203,35 @@ func (s *store) put(in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (
 			return err
 		}
 	}
-	if err := f.Sync(); err != nil {
+	if s.sync {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	published := false
+	if err := s.ledger.Apply(t, func() error {
+		published = true
+		return s.wrote(in.Key, t, s.publish(tmp, in))
+	}); err != nil {
 		return err
 	}
-	if err := s.publish(tmp, in); err != nil {
-		return err
+	if !published { // it was done already
+		return os.Remove(tmp)
 	}
-	return syncDir(s.dir)
+	return s.syncDir()
+}
+
+// wrote tells of a write that was made visible.
+func (s *Store) wrote(key string, t dpu.Token, err error) error {
+	if err == nil && s.onWrite != nil && !t.IsZero() {
+		s.onWrite(key, t)
+	}
+	return err
 }
 
 // publish gives a file its name. What the name means and what is known of it change
 // together: of two that write one block the last has both.
-func (s *store) publish(tmp string, in info) error {
+func (s *Store) publish(tmp string, in info) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := os.Rename(tmp, s.path(in.Key)); err != nil {
@@ -177,8 +243,8 @@ func (s *store) publish(tmp string, in info) error {
 }
 
 // receive brings the data of a block into its file.
-func (s *store) receive(f *os.File, in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (mr.Buf, error)) error {
-	if s.direct.Load() {
+func (s *Store) receive(f *os.File, in info, pool func(int) (mr.Buf, error), fill func(mr.Buf) (mr.Buf, error)) error {
+	if fill != nil && s.direct.Load() {
 		reg, err := mr.MapFile(f, mr.FileConfig{Offset: headerSize, Length: int64(in.Size), Writable: true}, s.pd)
 		if err == nil {
 			return s.receiveInto(reg, in, fill)
@@ -192,11 +258,13 @@ func (s *store) receive(f *os.File, in info, pool func(int) (mr.Buf, error), fil
 	if err != nil {
 		return err
 	}
-	if b, err = fill(b); err != nil {
-		if b.Err() == nil {
-			_ = b.Release()
+	if fill != nil {
+		if b, err = fill(b); err != nil {
+			if b.Err() == nil {
+				_ = b.Release()
+			}
+			return err
 		}
-		return err
 	}
 	defer b.Release()
 	p, err := b.Bytes()
@@ -213,7 +281,7 @@ func (s *store) receive(f *os.File, in info, pool func(int) (mr.Buf, error), fil
 
 var errSum = errors.New("the data is not what its checksum says")
 
-func (s *store) receiveInto(reg *mr.Region, in info, fill func(mr.Buf) (mr.Buf, error)) error {
+func (s *Store) receiveInto(reg *mr.Region, in info, fill func(mr.Buf) (mr.Buf, error)) error {
 	b, err := reg.Buf(0, int(in.Size))
 	if err == nil {
 		b, err = fill(b)
@@ -228,7 +296,9 @@ func (s *store) receiveInto(reg *mr.Region, in info, fill func(mr.Buf) (mr.Buf, 
 		_ = b.Release()
 	}
 	if err == nil {
-		err = reg.Sync(0, int(in.Size))
+		if s.sync {
+			err = reg.Sync(0, int(in.Size))
+		}
 	}
 	// A transfer that was given up may go on for a moment: the mapping stays until then.
 	if reg.Close() != nil {
@@ -245,8 +315,11 @@ func (s *store) receiveInto(reg *mr.Region, in info, fill func(mr.Buf) (mr.Buf, 
 	return err
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+func (s *Store) syncDir() error {
+	if !s.sync {
+		return nil
+	}
+	d, err := os.Open(s.dir)
 	if err != nil {
 		return err
 	}
@@ -255,7 +328,7 @@ func syncDir(dir string) error {
 }
 
 // get gives the data of a block as memory that the device can read.
-func (s *store) get(key string) (info, mr.Buf, error) {
+func (s *Store) get(key string) (info, mr.Buf, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in, ok := s.blocks[key]
@@ -288,7 +361,7 @@ func (s *store) get(key string) (info, mr.Buf, error) {
 }
 
 // trim closes what was not read for longest, beyond the limit; what is being read stays.
-func (s *store) trim() {
+func (s *Store) trim() {
 	for e := s.lru.Back(); e != nil && s.bytes > s.limit; {
 		m, prev := e.Value.(*mapping), e.Prev()
 		if m.reg.Close() == nil {
@@ -309,7 +382,7 @@ func (s *store) trim() {
 }
 
 // unmap forgets the mapping of a block that is not there any more.
-func (s *store) unmap(key string) {
+func (s *Store) unmap(key string) {
 	e := s.mapped[key]
 	if e == nil {
 		return
@@ -323,7 +396,7 @@ func (s *store) unmap(key string) {
 	}
 }
 
-func (s *store) stat(key string) (info, error) {
+func (s *Store) stat(key string) (info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in, ok := s.blocks[key]
@@ -334,7 +407,7 @@ func (s *store) stat(key string) (info, error) {
 }
 
 // list gives up to n blocks behind a key, by key.
-func (s *store) list(after string, n int) []info {
+func (s *Store) list(after string, n int) []info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var l []info
@@ -347,7 +420,14 @@ func (s *store) list(after string, n int) []info {
 	return l[:min(n, len(l))]
 }
 
-func (s *store) delete(key string) error {
+func (s *Store) delete(key string, t dpu.Token) error {
+	if err := s.ledger.Apply(t, func() error { return s.wrote(key, t, s.remove(key)) }); err != nil {
+		return err
+	}
+	return s.syncDir()
+}
+
+func (s *Store) remove(key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.blocks[key]; !ok {
@@ -358,11 +438,19 @@ func (s *store) delete(key string) error {
 	}
 	delete(s.blocks, key)
 	s.unmap(key)
-	return syncDir(s.dir)
+	return nil
 }
 
-// close ends all mappings.
-func (s *store) close() error {
+// Len is how many blocks there are.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.blocks)
+}
+
+// Close ends all mappings. mr.ErrInUse while one is being read.
+func (s *Store) Close() error {
+	s.dropUploads(func(upload, *parts) bool { return true })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
