@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	rounds = 5
+	rounds = 3
 	// most of the direct path's processor time that the host may spend when blocks of
 	// 1 MiB go through the agent.
 	bar = 0.6
@@ -20,25 +20,25 @@ const (
 // when the VM waits for a processor.
 func (b *bed) processor(t *testing.T) {
 	agent := b.agent(t)
-	b.run(t, onHost, "offload", b.hostArgs(patient, "--op", "put", "--path", "direct", "--blocks", "4", "--size", "1048576", "--json")...)
+	b.run(t, onHost, "offload", b.hostArgs(patient, "--op", "put", "--path", "direct", "--blocks", "24", "--size", "1048576", "--json")...)
 	failures := 0
 	run := func(path string) (guest, vm float64) {
-		args := b.hostArgs(patient, "--op", "get", "--check", "sample", "--path", path, "--blocks", "4", "--duration", "6s", "--size", "1048576", "--json")
+		args := b.hostArgs(patient, "--op", "get", "--check", "sample", "--path", path, "--blocks", "24", "--size", "1048576", "--json")
 		for {
 			before, err := b.Host(onHost).CPUTime()
 			require.NoError(t, err)
 			out, err := b.output(t, onHost, "offload", args...)
-			if err != nil {
-				// rxe binds a window again when it repeats a packet before it, and fails.
+			// rxe binds a window again when it repeats a packet before it, and fails.
+			if err != nil || results(t, out)[0].FellBack > 0 {
 				failures++
 				t.Logf("once more: %v\n%s\nthe agent: %s", err, out, agent.out.String())
-				require.Less(t, failures, rounds)
+				require.LessOrEqual(t, failures, rounds)
 				continue
 			}
 			after, err := b.Host(onHost).CPUTime()
 			require.NoError(t, err)
 			r := results(t, out)[0]
-			if r.FellBack > 0 || path == "direct" && r.Staged > 0 || path == "staged" && r.Direct > 0 {
+			if path == "direct" && r.Staged > 0 || path == "staged" && r.Direct > 0 {
 				t.Fatal("not all on the path asked for: ", out)
 			}
 			return r.MachinePerGB, (after - before).Seconds() / (float64(r.Bytes) / 1e9)
