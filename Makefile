@@ -1,6 +1,6 @@
 # A laptop and CI run the same targets. `make demo` needs Go alone; the others
 # install what they lack (with apt when root; else they print the command).
-.PHONY: all deps bin demo demo-rxe demo-vm test unit soft rxe soak check bench coverage clean
+.PHONY: all deps bin bin-arm64 dpu demo demo-rxe demo-vm test unit soft rxe soak check bench coverage clean
 TOOL = go tool -modfile=tools/go.mod
 
 all: check test
@@ -34,6 +34,16 @@ demo-rxe: bin
 # The ping on the kernel's Soft-RoCE in a VM.
 demo-vm: bin
 	bin/softroce run -- bin/zrdma ping --loopback --count 200 --size 4096
+
+# The same for arm64 in bin/arm64, with cgo, for the arm64 VMs.
+bin-arm64: bin
+	@sh scripts/deps.sh arm64
+	@sh scripts/arm64.sh
+
+# A host, a DPU (arm64, the DMI of a BlueField) and a storage server: three VMs on
+# one network, all on rxe.
+dpu: bin-arm64
+	@sh scripts/dpu.sh
 
 test: unit soft rxe
 

@@ -192,9 +192,21 @@ func (s *hostSession) release() error {
 		errs = append(errs, s.ctl.Close())
 	}
 	if s.ringReg != nil {
-		errs = append(errs, closeSoon(s.ringReg.Close))
+		err := closeSoon(s.ringReg.Close)
+		if errors.Is(err, verbs.ErrInUse) {
+			// Its memory is pinned: were it dropped, the runtime would end the program.
+			go closeInTheEnd(s.ringReg)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// closeInTheEnd tries until a grant that is fenced still has let the region go.
+func closeInTheEnd(r *mr.Region) {
+	for errors.Is(r.Close(), verbs.ErrInUse) {
+		time.Sleep(time.Second)
+	}
 }
 
 // giveUp says that the agent is lost. It does not block.

@@ -45,7 +45,8 @@ const (
 	// ByProbing: windows where the device has them, else dedicated regions.
 	ByProbing Mechanism = iota
 	// ByWindow: a type 2B memory window. One range, one direction, one queue pair.
-	// Revoke posts LOCAL_INV and waits for its good completion.
+	// Revoke posts LOCAL_INV and waits for its good completion; on rxe, which a peer's
+	// invalidation behind that would bring down, it deallocates the window.
 	ByWindow
 	// ByRegion: a registration of its own. One range, one direction; but every queue
 	// pair of the protection domain could use the key. Revoke deregisters.
@@ -117,6 +118,7 @@ type Granter struct {
 	mech  Mechanism
 	quiet time.Duration
 	onBus bool // hardware
+	onRXE bool
 
 	settled func(time.Duration, func()) // the package's, but in tests with a clock of their own
 
@@ -137,7 +139,7 @@ func NewGranter(d *verbs.PD, cfg GranterConfig) (*Granter, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine, onBus: isHardware(d.Context()), settled: settled}
+	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine, onBus: isHardware(d.Context()), onRXE: isRXE(d.Context()), settled: settled}
 	if g.quiet == 0 {
 		g.quiet = DefaultQuarantine(d.Context())
 	}

@@ -28,7 +28,10 @@ type scriptQP struct {
 	killHangs bool
 	destroyed bool
 	kills     int
+	unbound   []verbs.RKey
 }
+
+func (q *scriptQP) Unbound(k verbs.RKey) { q.unbound = append(q.unbound, k) }
 
 func (q *scriptQP) PD() *verbs.PD { return q.pd }
 
@@ -205,6 +208,59 @@ func TestAbandon(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		require.Equal(t, 1, r.p.Stats().Classes[0].Free)
+	})
+}
+
+// On rxe a window whose peer has not said that it is done is deallocated: a second
+// invalidation, the peer's, would bring the kernel down.
+func TestRXEDeallocates(t *testing.T) {
+	grants(t, GranterConfig{}, &fakeDev{}, func(r *grantRig) {
+		r.g.onRXE = true
+		revoke := func(g *Grant) {
+			b, err := g.Revoke(r.t.Context())
+			require.NoError(t, err)
+			require.NoError(t, b.Release())
+		}
+		abandon := func(g *Grant) {
+			g.Abandon()
+			time.Sleep(4 * time.Millisecond)
+			synctest.Wait()
+		}
+		for _, end := range []func(*Grant){revoke, abandon} {
+			r.q.posted, r.q.unbound = nil, nil
+			g, _ := r.grant(DeviceReads)
+			start := time.Now()
+			end(g)
+			require.Len(t, r.q.posted, 1, "the bind, and no LOCAL_INV")
+			require.Zero(t, r.dev.mws.Load(), "windows")
+			require.Equal(t, []verbs.RKey{g.Remote().RKey}, r.q.unbound)
+			require.GreaterOrEqual(t, time.Since(start), r.g.Quarantine())
+			require.Equal(t, 1, r.p.Stats().Classes[0].Free)
+		}
+		// With the peer's word LOCAL_INV is safe, and the window is used again.
+		r.q.posted = nil
+		g, _ := r.grant(DeviceReads)
+		b, err := g.Finish(r.t.Context())
+		require.NoError(t, err)
+		require.NoError(t, b.Release())
+		require.Equal(t, verbs.WRLocalInv, r.q.posted[1].Opcode)
+		require.Zero(t, r.q.kills)
+	})
+}
+
+// It waits for the bind, which would fail without its window.
+func TestRXEDeallocatesBehindTheBind(t *testing.T) {
+	grants(t, GranterConfig{}, &fakeDev{}, func(r *grantRig) {
+		r.g.onRXE, r.q.auto = true, false
+		g, err := r.g.Start(r.t.Context(), r.q, get(r.t, r.p, 100), DeviceReads)
+		require.NoError(t, err)
+		start := time.Now()
+		time.AfterFunc(time.Second, func() { r.q.complete(nil) })
+		b, err := g.Revoke(r.t.Context())
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, time.Since(start), time.Second)
+		require.NoError(t, b.Release())
+		require.Zero(t, r.q.kills)
 	})
 }
 

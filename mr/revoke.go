@@ -293,17 +293,30 @@ func (t *Grant) fence(ctx context.Context) {
 		return
 	}
 	t.fencing = true
-	byPeer := t.byPeer
+	byPeer, finished := t.byPeer, t.finished
 	t.mu.Unlock()
 	switch {
 	case byPeer:
 		t.loose()
 		t.after(t.quarantine())
+	case t.mech == ByWindow && t.g.onRXE && !finished:
+		go t.deallocate()
 	case t.mech == ByWindow:
 		t.invalidate(ctx)
 	default:
 		go t.harder(nil) // both can take long
 	}
+}
+
+// deallocate takes the right away without LOCAL_INV. rxe (Linux 6.1 and 6.12) panics
+// when a window is invalidated twice: a peer that was not waited for may be sending
+// its SEND with invalidate. A window that is no more is only an error to it.
+func (t *Grant) deallocate() {
+	select {
+	case <-t.Bound(): // a bind that finds no window would end the connection
+	case <-time.After(t.g.cfg.Grace):
+	}
+	t.harder(nil)
 }
 
 // invalidate posts LOCAL_INV. Of its completion and the end of the grace whatever
@@ -418,6 +431,9 @@ func (t *Grant) free() error {
 // references; a window that is deallocated may be overrun as by LOCAL_INV.
 func (t *Grant) freed() {
 	if t.mech == ByWindow {
+		if q, ok := t.q.(interface{ Unbound(verbs.RKey) }); ok {
+			q.Unbound(t.remote.RKey)
+		}
 		t.after(t.g.quiet)
 		return
 	}

@@ -86,7 +86,7 @@ func (c *Conn) finish(f *finished) {
 		f.call.finish(f)
 	case f.control != nil:
 		if f.err == nil && f.unbinds != 0 {
-			c.unbound(f.unbinds) // first: then it may be bound elsewhere
+			c.Unbound(f.unbinds) // first: then it may be bound elsewhere
 		}
 		f.control(f.err)
 	case f.done != nil:

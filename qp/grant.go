@@ -50,8 +50,9 @@ func (c *Conn) PostControl(ctx context.Context, wr verbs.SendWR, done func(error
 	return nil
 }
 
-// unbound notes that the window with a key is not bound to this queue pair any more.
-func (c *Conn) unbound(k verbs.RKey) {
+// Unbound notes that the window with a key is not bound to this queue pair any more;
+// for package mr, when it deallocated one.
+func (c *Conn) Unbound(k verbs.RKey) {
 	c.send.Lock()
 	delete(c.windows, k)
 	c.bound.Store(int32(len(c.windows)))
@@ -62,7 +63,7 @@ func (c *Conn) unbound(k verbs.RKey) {
 // key without the flag.
 func (c *Conn) invalidated(wc *verbs.WC) {
 	if c.bound.Load() > 0 && (wc.Flags&verbs.WCWithInv != 0 || wc.Flags&verbs.WCWithImm == 0) {
-		c.unbound(wc.InvalidatedRKey())
+		c.Unbound(wc.InvalidatedRKey())
 	}
 }
 

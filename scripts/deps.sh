@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building and testing need, on Debian. Safe to run again: what is
-# there is left alone. Without root it prints the command to run.
+# there is left alone. Without root it prints the command to run. `deps.sh arm64`
+# installs what arm64 VMs and programs for them need besides.
 set -eu
 
 missing=
@@ -24,6 +25,12 @@ need iproute2 command -v ip
 need cpio command -v cpio
 need kmod command -v modprobe
 need qemu-system-x86 command -v qemu-system-x86_64
+
+if [ "${1:-}" = arm64 ]; then
+	need gcc-aarch64-linux-gnu command -v aarch64-linux-gnu-gcc
+	need qemu-system-arm command -v qemu-system-aarch64
+	need qemu-efi-aarch64 test -e /usr/share/qemu-efi-aarch64/QEMU_EFI.fd
+fi
 
 command -v go >/dev/null || {
 	echo "deps: Go 1.25 or newer is needed: https://go.dev/doc/install" >&2

@@ -9,20 +9,17 @@ import (
 	"sync"
 
 	"github.com/zrdma/zrdma/test/softroce/hub"
-	"github.com/zrdma/zrdma/test/softroce/kernel"
 )
 
 // Cluster is some VMs on common L2 networks.
 type Cluster struct {
-	cfg    Config
-	initrd *initrd
-	qemu   string
-	hosts  []*Host
-	hubs   []*hub.Hub
-	pcaps  []*capture
+	cfg   Config
+	hosts []*Host
+	hubs  []*hub.Hub
+	pcaps []*capture
 
 	accelMu sync.Mutex // guards accel; held while KVM is being proved
-	accel   string
+	accel   string     // of hosts of this machine's architecture
 
 	closeOnce sync.Once
 	closeErr  error
@@ -37,10 +34,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("softroce: VMs are run on linux/amd64 only, not on %s/%s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)
 	}
-	if err := kernel.Need(map[string]string{qemuProgram: "qemu-system-x86"}); err != nil {
-		return nil, fmt.Errorf("softroce: %w", err)
-	}
-	c := &Cluster{cfg: cfg, qemu: kernel.Program(qemuProgram), accel: cfg.Accel}
+	c := &Cluster{cfg: cfg, accel: cfg.Accel}
 	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("softroce: prepare: %w", err), c.Close())
 	}
@@ -51,16 +45,17 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 func (c *Cluster) prepare(ctx context.Context) error {
-	k, err := kernel.Find(ctx, c.cfg.Kernel)
-	if err != nil {
-		return err
-	}
-	bin, err := guestBinary(ctx, c.cfg)
-	if err != nil {
-		return err
-	}
-	if c.initrd, err = newInitrd(ctx, k, bin); err != nil {
-		return fmt.Errorf("initramfs: %w", err)
+	platforms := map[string]*platform{}
+	for i := range c.cfg.Hosts {
+		arch := c.cfg.arch(i)
+		if platforms[arch] == nil {
+			p, err := newPlatform(ctx, c.cfg, arch)
+			if err != nil {
+				return err
+			}
+			platforms[arch] = p
+		}
+		c.hosts = append(c.hosts, &Host{cluster: c, platform: platforms[arch], index: i})
 	}
 	for card := range c.cfg.Rxe {
 		hc := hub.Config{Ports: c.cfg.Hosts, Seed: c.cfg.Seed + uint64(card)}
@@ -77,9 +72,6 @@ func (c *Cluster) prepare(ctx context.Context) error {
 			hc.Pcap = cp.pcap
 		}
 		c.hubs = append(c.hubs, hub.New(hc))
-	}
-	for i := range c.cfg.Hosts {
-		c.hosts = append(c.hosts, &Host{cluster: c, index: i})
 	}
 	return nil
 }
@@ -109,9 +101,6 @@ func (c *Cluster) Host(i int) *Host { return c.hosts[i] }
 // Hub returns the network that card eth<card> of every VM is on. Port i of the
 // hub is VM i.
 func (c *Cluster) Hub(card int) *hub.Hub { return c.hubs[card] }
-
-// Kernel is the release of the guests' kernel.
-func (c *Cluster) Kernel() string { return c.initrd.kernel.Release }
 
 // Close kills the VMs and writes the captures out. Twice is nil.
 func (c *Cluster) Close() error {

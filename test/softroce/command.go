@@ -66,6 +66,7 @@ func (h *Host) Command(ctx context.Context, argv ...string) *Cmd {
 //	SOFTROCE_IP6=fd77::1       this host, IPv6
 //	SOFTROCE_PEERS=10.77.0.2   the others' IPv4 addresses, by number, with spaces between
 //	SOFTROCE_DEVICE=rxe0       the first device
+//	SOFTROCE_ARCH=amd64        the architecture
 func (h *Host) Environ() []string {
 	peers := ""
 	for _, o := range h.cluster.hosts {
@@ -79,6 +80,7 @@ func (h *Host) Environ() []string {
 	return []string{
 		fmt.Sprintf("SOFTROCE_HOST=%d", h.index), fmt.Sprintf("SOFTROCE_HOSTS=%d", h.cluster.Len()),
 		"SOFTROCE_IP=" + h.IP(0), "SOFTROCE_IP6=" + h.IP6(0), "SOFTROCE_PEERS=" + peers, "SOFTROCE_DEVICE=rxe0",
+		"SOFTROCE_ARCH=" + h.Arch(),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/zrdma/zrdma/test/softroce/kernel"
@@ -24,12 +25,20 @@ type Config struct {
 	// NoRxe are hosts whose kernel does without rdma_rxe: cards, no rxe devices,
 	// and UDP port 4791 is free for a RoCEv2 device of userspace.
 	NoRxe []int
-	// Kernel says which kernel to boot. Default: see kernel.Config.
+	// Kernel says which kernel to boot. Default: see kernel.Config. Hosts of another
+	// architecture than Kernel.Arch boot Debian's, of Kernel.Version.
 	Kernel kernel.Config
+	// Arch is the hosts' architecture, "amd64" or "arm64"; default: this machine's.
+	// Another one is emulated, and its guests have Debian's programs and libraries
+	// for it above this machine's files.
+	Arch string
+	// Machines sets single hosts apart, by number.
+	Machines map[int]Machine
 	// Accel is "kvm", "tcg" or "", which tries KVM and remembers the answer.
 	Accel string
-	// Init is a prebuilt binary of internal/guest/init. Default: built with
-	// CGO_ENABLED=0 by the go tool, once, and kept in the cache.
+	// Init is a prebuilt binary of internal/guest/init, for the hosts of its
+	// architecture. Default: built with CGO_ENABLED=0 by the go tool, once, and kept
+	// in the cache.
 	Init string
 	// Seed of the hubs' faults. Default 0.
 	Seed uint64
@@ -40,6 +49,24 @@ type Config struct {
 	BootTimeout time.Duration
 	// Log gets a line about whatever takes long. Default: nobody.
 	Log io.Writer
+}
+
+// Machine is what one host has of its own.
+type Machine struct {
+	Arch string // default: Config.Arch
+	// SMBIOS are tables for its firmware, each as QEMU's option -smbios takes it:
+	// "type=2,manufacturer=Nvidia,product=BlueField-3 SmartNIC Main Card". A comma in
+	// a value is written twice. On arm64 the host then boots by UEFI, some seconds
+	// more.
+	SMBIOS []string
+}
+
+// arch of a host; valid after withDefaults.
+func (c Config) arch(host int) string {
+	if a := c.Machines[host].Arch; a != "" {
+		return a
+	}
+	return c.Arch
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -53,6 +80,12 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.MemoryMiB, 2048)
 	def(&c.MTU, 4200)
 	def(&c.Rxe, 1)
+	if c.Arch == "" {
+		c.Arch = runtime.GOARCH
+	}
+	if c.Kernel.Arch == "" {
+		c.Kernel.Arch = c.Arch
+	}
 	if c.BootTimeout == 0 {
 		c.BootTimeout = 2 * time.Minute
 	}
@@ -86,6 +119,17 @@ func (c Config) check() error {
 		inRange("MTU", c.MTU, 1280, 9000), // 1280: IPv6 needs it
 		inRange("Rxe", c.Rxe, 1, 4),
 	)
+	for h := range c.Machines {
+		err = errors.Join(err, inRange("a host of Machines", h, 0, c.Hosts-1))
+	}
+	for h := range c.Hosts {
+		switch _, known := targets[c.arch(h)]; {
+		case !known:
+			err = errors.Join(err, fmt.Errorf("architecture (Arch) of host %d is %q, not amd64 or arm64", h, c.arch(h)))
+		case c.Accel == "kvm" && c.arch(h) != runtime.GOARCH:
+			err = errors.Join(err, fmt.Errorf("Arch of host %d is %s, which KVM cannot run on %s", h, c.arch(h), runtime.GOARCH))
+		}
+	}
 	for _, h := range c.NoRxe {
 		err = errors.Join(err, inRange("NoRxe", h, 0, c.Hosts-1))
 	}

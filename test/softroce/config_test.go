@@ -2,7 +2,9 @@ package softroce
 
 import (
 	"bytes"
+	"os"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +22,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := map[string]any{
 		"Hosts": 1, "CPUs": 2, "MemoryMiB": 2048, "MTU": 4200, "Rxe": 1, "BootTimeout": 2 * time.Minute,
-		"Accel": "", "Init": "", "Seed": uint64(0), "Pcap": "", "NoRxe": []int(nil),
+		"Arch": runtime.GOARCH, "Machines": map[int]Machine(nil), "Accel": "", "Init": "", "Seed": uint64(0), "Pcap": "", "NoRxe": []int(nil),
 	}
 	v := reflect.ValueOf(got)
 	for i := range v.NumField() {
@@ -50,6 +52,10 @@ func TestBadConfig(t *testing.T) {
 		"NoRxe":       {NoRxe: []int{1}},
 		"Accel":       {Accel: "hvf"},
 		"BootTimeout": {BootTimeout: -1},
+		"Arch":        {Arch: "mips"},
+		"host 1":      {Hosts: 2, Machines: map[int]Machine{1: {Arch: "mips"}}},
+		"Machines":    {Machines: map[int]Machine{1: {}}},
+		"KVM cannot":  {Accel: "kvm", Hosts: 2, Machines: map[int]Machine{0: {Arch: "amd64"}, 1: {Arch: "arm64"}}},
 	} {
 		if _, err := cfg.withDefaults(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
@@ -85,11 +91,33 @@ func TestQemuArgs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := strings.Join(qemuArgs(cfg, "vmlinuz", "tcg", 0), " ")
-	for _, want := range []string{"local.str=5", "local.str=6", "-accel tcg,thread=multi", "-smp 2", "/proc/self/fd/4", "fd=3"} {
-		if !strings.Contains(args, want) {
-			t.Errorf("no %q in %s", want, args)
+	cfg.Machines = map[int]Machine{1: {SMBIOS: []string{"type=1,product=X"}}}
+	args := func(arch, root string, host int) string {
+		p := &platform{arch: arch, target: targets[arch], root: root, initrd: &initrd{kernel: &kernel.Kernel{Image: "vmlinuz"}}}
+		if arch == "arm64" {
+			p.firmware = []string{os.DevNull}
 		}
+		a, err := p.qemuArgs(cfg, "tcg", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(a, " ")
+	}
+	native, foreign := args("amd64", "", 1), args("arm64", "/u", 1)
+	for _, want := range []string{"local.str=5", "local.str=6", "-accel tcg,thread=multi", "-smp 2", "/proc/self/fd/4", "fd=3", "-smbios type=1,product=X"} {
+		for _, a := range []string{native, foreign} {
+			if !strings.Contains(a, want) {
+				t.Errorf("no %q in %s", want, a)
+			}
+		}
+	}
+	for _, want := range []string{"path=/u,", "console=ttyAMA0", "-machine virt", "-bios " + os.DevNull} {
+		if !strings.Contains(foreign, want) || strings.Contains(native, want) {
+			t.Errorf("%q must be for arm64 only:\n%s\n%s", want, native, foreign)
+		}
+	}
+	if a := args("arm64", "/u", 0); strings.Contains(a, "-bios") || strings.Contains(a, "-smbios") {
+		t.Errorf("host 0 has no tables, but %s", a)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -25,15 +26,18 @@ const (
 
 // guestBinary returns the file of the guest's init, building it if the cache
 // does not have it for these sources and this Go.
-func guestBinary(ctx context.Context, cfg Config) (string, error) {
+func guestBinary(ctx context.Context, cfg Config, arch string) (string, error) {
 	if cfg.Init != "" {
-		return cfg.Init, nil
+		is, err := elfArch(cfg.Init)
+		if err != nil || is == arch {
+			return cfg.Init, err
+		}
 	}
 	dir, err := sourceDir()
 	if err != nil {
 		return "", err
 	}
-	key, err := sourceKey(dir)
+	key, err := sourceKey(dir, arch)
 	if err != nil {
 		return "", fmt.Errorf("guest init: %w", err)
 	}
@@ -52,7 +56,7 @@ func guestBinary(ctx context.Context, cfg Config) (string, error) {
 	}
 	// Older builds, and what a killed build left, are of no use any more. A VM
 	// that boots meanwhile has read its own.
-	old, err := filepath.Glob(filepath.Join(cache, "*-*"))
+	old, err := filepath.Glob(filepath.Join(cache, "init-"+arch+"-*"))
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +66,7 @@ func guestBinary(ctx context.Context, cfg Config) (string, error) {
 		}
 	}
 	tmp := file + ".tmp"
-	if err := buildInit(ctx, dir, tmp); err != nil {
+	if err := buildInit(ctx, dir, arch, tmp); err != nil {
 		return "", err
 	}
 	if err := os.Rename(tmp, file); err != nil {
@@ -71,7 +75,23 @@ func guestBinary(ctx context.Context, cfg Config) (string, error) {
 	return file, nil
 }
 
-func buildInit(ctx context.Context, dir, out string) error {
+// elfArch is what architecture a program is for.
+func elfArch(file string) (string, error) {
+	f, err := elf.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("guest init: %w", err)
+	}
+	defer f.Close()
+	switch f.Machine {
+	case elf.EM_X86_64:
+		return "amd64", nil
+	case elf.EM_AARCH64:
+		return "arm64", nil
+	}
+	return "", fmt.Errorf("guest init: %s is a program for %s", file, f.Machine)
+}
+
+func buildInit(ctx context.Context, dir, arch, out string) error {
 	gotool, err := exec.LookPath("go")
 	if err != nil {
 		return errors.New("guest init: the go tool is needed to build it and is not in PATH; or name a prebuilt one with -init")
@@ -79,7 +99,7 @@ func buildInit(ctx context.Context, dir, out string) error {
 	cmd := exec.CommandContext(ctx, gotool, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, initPackage)
 	cmd.Dir = dir
 	// The settings of the caller's build, of a cross-compilation say, are not ours.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH, "GOFLAGS=-mod=readonly", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=-mod=readonly", "GOWORK=off")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
@@ -111,7 +131,7 @@ func sourceDir() (string, error) {
 }
 
 // sourceKey hashes what the guest's binary is made of.
-func sourceKey(dir string) (string, error) {
+func sourceKey(dir, arch string) (string, error) {
 	var files []string
 	for _, p := range []string{"internal/agent/*.go", "internal/guest/*.go", "internal/guest/init/*.go", "../../go.mod", "../../go.sum"} {
 		found, err := filepath.Glob(filepath.Join(dir, p))
@@ -122,7 +142,7 @@ func sourceKey(dir string) (string, error) {
 	}
 	slices.Sort(files)
 	h := sha256.New()
-	fmt.Fprintln(h, runtime.Version(), runtime.GOARCH)
+	fmt.Fprintln(h, runtime.Version(), arch)
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -138,5 +158,5 @@ func sourceKey(dir string) (string, error) {
 			return "", err
 		}
 	}
-	return fmt.Sprintf("init-%x", h.Sum(nil)[:8]), nil
+	return fmt.Sprintf("init-%s-%x", arch, h.Sum(nil)[:8]), nil
 }

@@ -15,9 +15,10 @@ var ErrDown = errors.New("the VM is down")
 
 // Host is one VM.
 type Host struct {
-	cluster *Cluster
-	index   int
-	log     kernelLog
+	cluster  *Cluster
+	platform *platform
+	index    int
+	log      kernelLog
 
 	life sync.Mutex // held by the one who boots
 
@@ -45,6 +46,12 @@ type BootStep struct {
 // Index is i in Cluster.Host(i).
 func (h *Host) Index() int { return h.index }
 
+// Arch is the architecture, in Go's words.
+func (h *Host) Arch() string { return h.platform.arch }
+
+// Kernel is the release of the kernel.
+func (h *Host) Kernel() string { return h.platform.initrd.kernel.Release }
+
 // Name is the host's name, host<i>; every guest can resolve it.
 func (h *Host) Name() string { return hostName(h.index) }
 
@@ -59,6 +66,21 @@ func (h *Host) Boot() Boot {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.boots
+}
+
+// CPUTime is the processor time of this machine that the VM has used since its
+// last start, emulation included. Where a guest's own count grows while it waits for
+// a processor, this one does not.
+func (h *Host) CPUTime() (time.Duration, error) {
+	_, v, err := h.up()
+	if err != nil {
+		return 0, err
+	}
+	d, err := v.cpuTime()
+	if err != nil {
+		return 0, h.wrap("processor time", nil, err)
+	}
+	return d, nil
 }
 
 // Console is what the VM's console printed since its last start.
@@ -101,6 +123,9 @@ func (h *Host) Restart(ctx context.Context) error {
 // boot decides on the accelerator and boots with it.
 func (h *Host) boot(ctx context.Context) error {
 	c := h.cluster
+	if h.platform.foreign() {
+		return h.bootWith(ctx, "tcg")
+	}
 	c.accelMu.Lock()
 	if c.accel != "" {
 		accel := c.accel
@@ -108,7 +133,7 @@ func (h *Host) boot(ctx context.Context) error {
 		return h.bootWith(ctx, accel)
 	}
 	defer c.accelMu.Unlock() // the other hosts wait for the answer
-	key := accelKey(c.qemu, c.initrd.kernel.Release)
+	key := accelKey(h.platform.qemu, h.Kernel())
 	if !kvmUsable() || recallAccel(c.cfg.Kernel.Cache, key) == "tcg" {
 		c.accel = "tcg"
 		return h.bootInTurn(ctx)
@@ -153,7 +178,13 @@ func (h *Host) bootInTurn(ctx context.Context) error {
 
 func (h *Host) launch(accel string) (*vm, error) {
 	c := h.cluster
-	conf, err := c.initrd.forHost(guestConfig(c.cfg, h.index))
+	gc := guestConfig(c.cfg, h.index)
+	gc.Userland = h.platform.root != ""
+	conf, err := h.platform.initrd.forHost(gc)
+	if err != nil {
+		return nil, h.wrap("configure", nil, err)
+	}
+	args, err := h.platform.qemuArgs(c.cfg, accel, h.index)
 	if err != nil {
 		return nil, h.wrap("configure", nil, err)
 	}
@@ -162,8 +193,7 @@ func (h *Host) launch(accel string) (*vm, error) {
 	if h.closed {
 		return nil, h.wrap("start", nil, ErrDown)
 	}
-	args := qemuArgs(c.cfg, c.initrd.kernel.Image, accel, h.index)
-	v, err := startVM(c.qemu, args, [][]byte{c.initrd.archive, conf}, c.cfg.Rxe)
+	v, err := startVM(h.platform.qemu, args, [][]byte{h.platform.initrd.archive, conf}, c.cfg.Rxe)
 	if err != nil {
 		return nil, h.wrap("start", nil, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 )
 
 type vm struct {
@@ -21,3 +22,5 @@ func startVM(string, []string, [][]byte, int) (*vm, error) {
 }
 
 func (*vm) kill() {}
+
+func (*vm) cpuTime() (time.Duration, error) { return 0, errors.ErrUnsupported }

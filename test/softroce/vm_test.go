@@ -127,6 +127,16 @@ func TestOneHost(t *testing.T) {
 			t.Errorf("got %q\nwant %q", got, want)
 		}
 	})
+	t.Run("processor time", func(t *testing.T) {
+		before, err := h.CPUTime()
+		if err != nil {
+			t.Fatal(err)
+		}
+		output(ctx, t, h, "sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+		if after, err := h.CPUTime(); err != nil || after <= before {
+			t.Errorf("%v, then %v, %v", before, after, err)
+		}
+	})
 	t.Run("modprobe", func(t *testing.T) {
 		if got := output(ctx, t, h, "sh", "-c", "/sbin/modprobe dummy && grep -c ^dummy /proc/modules"); got != "1\n" {
 			t.Errorf("got %q", got)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/zrdma/zrdma/test/softroce"
 )
 
 func TestScript(t *testing.T) {
@@ -58,6 +60,10 @@ func TestFlags(t *testing.T) {
 		"out of all":        {[]string{"-hosts", "2", "-out", "/a:b*", "ls"}, true},
 		"out of host 1":     {[]string{"-hosts", "2", "-out", "1:/a:b", "ls"}, true},
 		"out of host 2":     {[]string{"-hosts", "2", "-out", "2:/a:b", "ls"}, false},
+		"arch":              {[]string{"-arch", "arm64", "ls"}, true},
+		"arch of which":     {[]string{"-arch", "x:arm64", "ls"}, false},
+		"smbios":            {[]string{"-smbios", "0:type=1,product=a:b", "ls"}, true},
+		"smbios of which":   {[]string{"-smbios", "type=1", "ls"}, false},
 		"stdin for two":     {[]string{"-hosts", "2", "-stdin", "ls"}, false},
 	} {
 		r, argv, err := parseRun(tc.args)
@@ -67,6 +73,14 @@ func TestFlags(t *testing.T) {
 		if name == "command" && (r.cfg.Hosts != 2 || len(argv) != 2) {
 			t.Errorf("%s: %+v %q", name, r, argv)
 		}
+	}
+}
+
+func TestMachines(t *testing.T) {
+	r, _, err := parseRun([]string{"-hosts", "3", "-arch", "1:arm64", "-smbios", "1:type=1,product=a:b", "-smbios", "1:type=2", "ls"})
+	want := map[int]softroce.Machine{1: {Arch: "arm64", SMBIOS: []string{"type=1,product=a:b", "type=2"}}}
+	if err != nil || !reflect.DeepEqual(r.cfg.Machines, want) || r.cfg.Arch != "" {
+		t.Errorf("%+v, %v", r.cfg.Machines, err)
 	}
 }
 

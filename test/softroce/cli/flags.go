@@ -55,6 +55,29 @@ func parseRun(args []string) (*runFlags, []string, error) {
 		r.cfg.NoRxe = append(r.cfg.NoRxe, h)
 		return err
 	})
+	fs.Func("arch", "`[host:]architecture`, amd64 or arm64, of all hosts or of one; may be repeated; default: this machine's", func(s string) error {
+		h, arch, err := ofHost(s)
+		if err != nil {
+			return err
+		}
+		if h < 0 {
+			r.cfg.Arch = arch
+			return nil
+		}
+		r.machine(h, func(m *softroce.Machine) { m.Arch = arch })
+		return nil
+	})
+	fs.Func("smbios", "`host:table` for a host's firmware, the table as qemu's -smbios takes it, e.g. 0:type=1,product=X; may be repeated", func(s string) error {
+		h, table, err := ofHost(s)
+		if err != nil {
+			return err
+		}
+		if h < 0 {
+			return errors.New("write the host's number and : in front")
+		}
+		r.machine(h, func(m *softroce.Machine) { m.SMBIOS = append(m.SMBIOS, table) })
+		return nil
+	})
 	fs.StringVar(&r.cfg.Accel, "accel", "", "kvm or tcg; default: try KVM, remember the answer")
 	fs.StringVar(&r.cfg.Init, "init", os.Getenv("SOFTROCE_INIT"), "a prebuilt guest init `file`; default $SOFTROCE_INIT, else built with the go tool")
 	fs.StringVar(&r.cfg.Pcap, "pcap", "", "write the frames between the hosts to this `file`")
@@ -77,6 +100,28 @@ func parseRun(args []string) (*runFlags, []string, error) {
 		fmt.Fprintln(os.Stderr, "softroce run:", err)
 	}
 	return r, argv, err
+}
+
+// ofHost splits "host:value"; without a host it returns -1.
+func ofHost(s string) (host int, value string, err error) {
+	number, value, ok := strings.Cut(s, ":")
+	if !ok {
+		return -1, s, nil
+	}
+	host, err = strconv.Atoi(number)
+	if err != nil || host < 0 {
+		return 0, "", fmt.Errorf("%q is not the number of a host", number)
+	}
+	return host, value, nil
+}
+
+func (r *runFlags) machine(host int, change func(*softroce.Machine)) {
+	if r.cfg.Machines == nil {
+		r.cfg.Machines = map[int]softroce.Machine{}
+	}
+	m := r.cfg.Machines[host]
+	change(&m)
+	r.cfg.Machines[host] = m
 }
 
 func (r *runFlags) check(argv []string) error {

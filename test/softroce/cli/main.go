@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/zrdma/zrdma/test/softroce"
 	"github.com/zrdma/zrdma/test/softroce/kernel"
+	"github.com/zrdma/zrdma/test/softroce/userland"
 )
 
 const usage = `softroce runs a command in VMs whose kernel has Soft-RoCE (rdma_rxe).
@@ -17,12 +19,14 @@ const usage = `softroce runs a command in VMs whose kernel has Soft-RoCE (rdma_r
   softroce run [flags] -- command [argument...]    on one host, or the same on each of several
   softroce run [flags] -script FILE                what the file says for each host
   softroce kernel [flags]                          show the kernel that would be booted, fetching it if needed
+  softroce userland -arch ARCH                     show the folder with programs and libraries of another architecture
+                                                   (a cross compiler's --sysroot), fetching it if needed
   softroce reset                                   forget whether KVM works here
 
 The command sees this machine's files below a layer of its own (what it writes
 is gone at the end, see -out), this environment and this folder, and in addition
-SOFTROCE_HOST, SOFTROCE_HOSTS, SOFTROCE_IP, SOFTROCE_IP6, SOFTROCE_PEERS and
-SOFTROCE_DEVICE. The exit code is the command's; 125 means that the VMs failed,
+SOFTROCE_HOST, SOFTROCE_HOSTS, SOFTROCE_IP, SOFTROCE_IP6, SOFTROCE_PEERS,
+SOFTROCE_DEVICE and SOFTROCE_ARCH. The exit code is the command's; 125 means that the VMs failed,
 124 that the time was up.
 
 "softroce run -help" lists the flags.
@@ -59,6 +63,8 @@ func Main(args []string) int {
 		return runCommand(ctx, args[1:])
 	case "kernel":
 		return kernelCommand(ctx, args[1:])
+	case "userland":
+		return userlandCommand(ctx, args[1:])
 	case "reset":
 		if err := softroce.ForgetAccel(""); err != nil {
 			return fail(err)
@@ -76,6 +82,7 @@ func kernelCommand(ctx context.Context, args []string) int {
 	fs := newFlags("kernel")
 	var cfg kernel.Config
 	kernelFlags(fs, &cfg)
+	fs.StringVar(&cfg.Arch, "arch", runtime.GOARCH, "for this `architecture`")
 	fs.BoolVar(&cfg.Update, "update", false, "ask Debian for the newest although the cache has one")
 	if err := fs.Parse(args); err != nil {
 		return usageCode(err)
@@ -86,6 +93,22 @@ func kernelCommand(ctx context.Context, args []string) int {
 		return fail(err)
 	}
 	fmt.Printf("%s\t%s\t%s\t%s\n", k.Release, k.Origin, k.Image, k.Modules)
+	return 0
+}
+
+func userlandCommand(ctx context.Context, args []string) int {
+	fs := newFlags("userland")
+	cfg := userland.Config{Log: os.Stderr}
+	fs.StringVar(&cfg.Arch, "arch", "", "for this `architecture`: arm64")
+	fs.BoolVar(&cfg.Update, "update", false, "ask Debian again although the cache has it")
+	if err := fs.Parse(args); err != nil {
+		return usageCode(err)
+	}
+	dir, err := userland.Find(ctx, cfg)
+	if err != nil {
+		return fail(err)
+	}
+	fmt.Println(dir)
 	return 0
 }
 

@@ -60,7 +60,7 @@ func runCommand(ctx context.Context, args []string) int {
 func sayBoot(c *softroce.Cluster) {
 	for i := range c.Len() {
 		b := c.Host(i).Boot()
-		fmt.Fprintf(os.Stderr, "softroce: %s: kernel %s, %s, up in %.1f s (guest time %.1f s:", c.Host(i).Name(), c.Kernel(), b.Accel, b.Wall.Seconds(), b.Guest.Seconds())
+		fmt.Fprintf(os.Stderr, "softroce: %s: kernel %s, %s, up in %.1f s (guest time %.1f s:", c.Host(i).Name(), c.Host(i).Kernel(), b.Accel, b.Wall.Seconds(), b.Guest.Seconds())
 		for _, s := range b.Steps {
 			fmt.Fprintf(os.Stderr, " %s %.1f", s.Name, s.At.Seconds())
 		}

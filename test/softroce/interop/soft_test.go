@@ -219,7 +219,7 @@ func (b bed) faults(t *testing.T) {
 		defer b.Hub(0).SetLink(dir[0], dir[1], hub.Faults{})
 	}
 	flags := quick
-	if strings.HasPrefix(b.Kernel(), "6.12") {
+	if strings.HasPrefix(b.Host(0).Kernel(), "6.12") {
 		// There rxe answers a repeated READ behind an operation of no bytes with a
 		// WARNING and an access error, to another rxe as well.
 		flags = append([]string{"-min", "1"}, flags...)

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +24,9 @@ type Kernel struct {
 // Config says where to look. Its zero value means: the machine's own kernel if
 // it has rdma_rxe and can be read, else Debian's.
 type Config struct {
+	// Arch is the processor's name in Go: "amd64" or "arm64". Default: this
+	// machine's. The machine's own kernel serves no other.
+	Arch    string
 	Image   string    // a vmlinuz; Modules must be set too
 	Modules string    // the folder with modules.dep that belongs to Image
 	Version string    // "6.1" or "6.12": Debian's kernel of that series, not the machine's
@@ -29,6 +34,9 @@ type Config struct {
 	Update  bool      // ask Debian again although the cache has a kernel
 	Log     io.Writer // what takes long is said here; default: nowhere
 }
+
+// Archs are the architectures that a kernel can be had for.
+var Archs = []string{"amd64", "arm64"}
 
 // CacheDir is ${XDG_CACHE_HOME:-~/.cache}/zrdma/softroce.
 func CacheDir() (string, error) {
@@ -44,6 +52,12 @@ func Find(ctx context.Context, cfg Config) (*Kernel, error) {
 	if cfg.Log == nil {
 		cfg.Log = io.Discard
 	}
+	if cfg.Arch == "" {
+		cfg.Arch = runtime.GOARCH
+	}
+	if !slices.Contains(Archs, cfg.Arch) {
+		return nil, fmt.Errorf("kernel: architecture %q is not one of %s", cfg.Arch, strings.Join(Archs, ", "))
+	}
 	if cfg.Cache == "" {
 		dir, err := CacheDir()
 		if err != nil {
@@ -54,7 +68,7 @@ func Find(ctx context.Context, cfg Config) (*Kernel, error) {
 	switch {
 	case cfg.Image != "" || cfg.Modules != "":
 		return given(cfg)
-	case cfg.Version == "":
+	case cfg.Version == "" && cfg.Arch == runtime.GOARCH:
 		k, why := host("/")
 		if why == nil {
 			return k, nil
@@ -71,6 +85,9 @@ func Find(ctx context.Context, cfg Config) (*Kernel, error) {
 func given(cfg Config) (*Kernel, error) {
 	if cfg.Image == "" || cfg.Modules == "" {
 		return nil, errors.New("kernel: an image and a modules folder must be given together")
+	}
+	if arch := imageArch(cfg.Image); arch != "" && arch != cfg.Arch {
+		return nil, fmt.Errorf("kernel: %s is for %s, not %s", cfg.Image, arch, cfg.Arch)
 	}
 	dir, err := filepath.Abs(cfg.Modules)
 	if err != nil {
@@ -122,6 +139,26 @@ func check(k *Kernel) (*Kernel, error) {
 		return nil, fmt.Errorf("kernel: %s has no rdma_rxe: %w (cloud kernels leave it out)", k.Release, ErrNoModule)
 	}
 	return k, nil
+}
+
+// imageArch is "" of an image that does not say.
+func imageArch(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	head := make([]byte, 0x206)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return ""
+	}
+	switch {
+	case string(head[0x38:0x3c]) == "ARMd": // see Documentation/arm64/booting.rst
+		return "arm64"
+	case string(head[0x202:0x206]) == "HdrS": // see Documentation/x86/boot.rst
+		return "amd64"
+	}
+	return ""
 }
 
 func readable(path string) error {

@@ -85,6 +85,25 @@ func TestGivenKernelWithoutRxe(t *testing.T) {
 	}
 }
 
+func TestArch(t *testing.T) {
+	dir := moduleDir(t, someDep, "")
+	image := filepath.Join(dir, "vmlinuz")
+	head := make([]byte, 0x206)
+	copy(head[0x38:], "ARMd")
+	write(t, image, string(head))
+	cfg := Config{Arch: "arm64", Image: image, Modules: dir, Cache: t.TempDir()}
+	if _, err := Find(context.Background(), cfg); err != nil {
+		t.Error(err)
+	}
+	cfg.Arch = "amd64"
+	if _, err := Find(context.Background(), cfg); err == nil || !strings.Contains(err.Error(), "is for arm64, not amd64") {
+		t.Errorf("an image of another architecture: %v", err)
+	}
+	if _, err := Find(context.Background(), Config{Arch: "mips", Cache: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "mips") {
+		t.Errorf("an unknown architecture: %v", err)
+	}
+}
+
 func TestGivenKernel(t *testing.T) {
 	dir := moduleDir(t, someDep, "")
 	image := filepath.Join(dir, "vmlinuz")
@@ -105,7 +124,7 @@ func TestNewestPackage(t *testing.T) {
 		"linux-image-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n":  "",
 		"linux-image-amd64\n  Depends: linux-image-6.1.0-56-rt-amd64-dbg\n": "",
 	} {
-		if got := imagePackage.FindString(text); got != want {
+		if got := imagePackage("amd64").FindString(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}

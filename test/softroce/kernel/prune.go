@@ -6,16 +6,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/zrdma/zrdma/test/softroce/internal/apt"
 )
 
 // keepDirs and keepNames are the modules a test of RDMA code may want to load
 // in the guest, besides those the guest boots with. What they need is kept too.
 var keepDirs = []string{
-	"crypto", "lib", "arch/x86/crypto", "drivers/virtio",
+	"crypto", "lib", "arch/x86/crypto", "arch/arm64/crypto", "drivers/virtio",
 	"drivers/infiniband/core", "drivers/infiniband/sw", "drivers/infiniband/ulp",
 	"drivers/nvme", "fs/9p", "fs/configfs", "fs/overlayfs",
 	"net/9p", "net/8021q", "net/bridge", "net/core", "net/ipv4", "net/ipv6", "net/netfilter",
-	"net/packet", "net/rds", "net/sched", "net/smc", "net/sunrpc",
+	"net/packet", "net/psample", "net/rds", "net/sched", "net/smc", "net/sunrpc",
 }
 
 var keepNames = []string{
@@ -30,7 +32,7 @@ func prune(ctx context.Context, tree, dst string) error {
 		return fmt.Errorf("the package has %d folders in lib/modules, not one", len(dirs))
 	}
 	release := filepath.Base(dirs[0])
-	if _, err := run(ctx, tree, nil, "depmod", "-b", tree, release); err != nil {
+	if _, err := apt.Run(ctx, tree, nil, Program("depmod"), "-b", tree, release); err != nil {
 		return err
 	}
 	m, err := ReadModules(dirs[0])
@@ -70,7 +72,7 @@ func prune(ctx context.Context, tree, dst string) error {
 			return err
 		}
 	}
-	if _, err := run(ctx, dst, nil, "depmod", "-b", dst, release); err != nil {
+	if _, err := apt.Run(ctx, dst, nil, Program("depmod"), "-b", dst, release); err != nil {
 		return err
 	}
 	return os.Rename(filepath.Join(tree, "boot/vmlinuz-"+release), filepath.Join(dst, "vmlinuz"))

@@ -132,6 +132,24 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
+// A program for another processor is refused with its name.
+func TestForeignProgram(t *testing.T) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Skip("no /proc")
+	}
+	self[18], self[19] = 22, 0 // e_machine: S390
+	name := filepath.Join(t.TempDir(), "foreign")
+	if err := os.WriteFile(name, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := connect(t)
+	_, err = c.Start(t.Context(), Request{Argv: []string{name}, Dir: "/", Memlock: -1}, nil, nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "it is a program for EM_S390, and this host is ") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestBrokenConnection(t *testing.T) {
 	c, _ := connect(t)
 	p, err := c.Start(t.Context(), sh("sleep 60"), nil, nil, nil)

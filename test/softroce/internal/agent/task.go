@@ -3,11 +3,13 @@
 package agent
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -92,7 +94,7 @@ func (t *task) exec() Status {
 		ends[0], theirs, cmd.Stdin = w, append(theirs, r), r
 	}
 	if err := cmd.Start(); err != nil {
-		return t.refuse(err)
+		return t.refuse(explain(path, err))
 	}
 	for _, f := range theirs {
 		_ = f.Close() // the child has its own
@@ -101,6 +103,19 @@ func (t *task) exec() Status {
 	t.began(cmd.Process.Pid)
 	_ = t.fw.writeJSON(kindStarted, t.id, startReply{PID: cmd.Process.Pid}) // Serve sees a broken connection itself
 	return t.pump(cmd, ends)
+}
+
+// explain says what a program is for that does not run here.
+func explain(path string, err error) error {
+	if !errors.Is(err, syscall.ENOEXEC) {
+		return err
+	}
+	f, ferr := elf.Open(path)
+	if ferr != nil {
+		return err
+	}
+	defer f.Close()
+	return fmt.Errorf("%w: it is a program for %s, and this host is %s", err, f.Machine, runtime.GOARCH)
 }
 
 func (t *task) pump(cmd *exec.Cmd, ends [3]*os.File) Status {

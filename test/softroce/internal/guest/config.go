@@ -2,9 +2,10 @@ package guest
 
 // Names that the harness and the guest agree on.
 const (
-	ConfigFile = "softroce.json"
-	Port       = "softroce.agent"
-	RootTag    = "hostroot"
+	ConfigFile  = "softroce.json"
+	Port        = "softroce.agent"
+	RootTag     = "hostroot"
+	UserlandTag = "userland"
 
 	// What process 1 says on the console.
 	Alive  = "softroce-init: alive"
@@ -19,6 +20,7 @@ type Config struct {
 	// the guest's /lib/modules/Release points to it.
 	ModulesDir string
 	Release    string
+	Userland   bool // a folder of the guest's architecture lies over the host's root
 	NICs       []NIC
 	Names      []Name // lines for /etc/hosts
 }

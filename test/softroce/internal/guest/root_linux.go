@@ -59,13 +59,20 @@ func loadModule(file string) error {
 // root folder, so the network's set-up may go on meanwhile: it uses /sys and
 // /proc, which both roots have.
 func setupRoot(cfg Config) error {
-	err := mountAll([]mount{
-		// The host may change a file under us; that is the user's affair, and
-		// cache=loose is what makes 9p fast enough.
-		{RootTag, "/lower", "9p", unix.MS_RDONLY, "trans=virtio,version=9p2000.L,msize=512000,cache=loose"},
+	// The host may change a file under us; that is the user's affair, and
+	// cache=loose is what makes 9p fast enough.
+	const opts = "trans=virtio,version=9p2000.L,msize=512000,cache=loose"
+	mounts := []mount{
+		{RootTag, "/lower", "9p", unix.MS_RDONLY, opts},
 		{"tmpfs", "/rw", "tmpfs", 0, "size=75%"},
-	})
-	if err != nil {
+	}
+	lower := "/lower"
+	if cfg.Userland {
+		// Its programs hide the host's of the same name, which would not run here.
+		mounts = append(mounts, mount{UserlandTag, "/userland", "9p", unix.MS_RDONLY, opts})
+		lower = "/userland:" + lower
+	}
+	if err := mountAll(mounts); err != nil {
 		return err
 	}
 	for _, d := range []string{"/rw/upper", "/rw/work"} {
@@ -73,8 +80,8 @@ func setupRoot(cfg Config) error {
 			return fmt.Errorf("make root: %w", err)
 		}
 	}
-	err = mountAll([]mount{
-		{"overlay", "/new", "overlay", 0, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work"},
+	err := mountAll([]mount{
+		{"overlay", "/new", "overlay", 0, "lowerdir=" + lower + ",upperdir=/rw/upper,workdir=/rw/work"},
 		{"proc", "/new/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"sysfs", "/new/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"devtmpfs", "/new/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
