@@ -116,8 +116,8 @@ type Agent struct {
 	closed    bool
 
 	stats agentStats
-	gate  func(point string) // tests: it may block
-	deaf  atomic.Bool        // tests: the agent goes on though its lease is over
+	gate  atomic.Pointer[func(point string)] // tests: it may block
+	deaf  atomic.Bool                        // tests: the agent goes on though its lease is over
 }
 
 type agentStats struct {
@@ -156,7 +156,9 @@ func NewAgent(cfg AgentConfig) (_ *Agent, err error) {
 	a := &Agent{cfg: cfg, tenants: map[string]*tenant{}, sessions: map[*agentSession]bool{}, listeners: map[*qp.Listener]bool{}}
 	a.life, a.stop = context.WithCancel(context.Background())
 	f := dpufault.ForAgent()
-	a.gate = f.Gate
+	if f.Gate != nil {
+		a.gate.Store(&f.Gate)
+	}
 	a.deaf.Store(f.Deaf)
 	defer func() {
 		if err != nil {
@@ -374,7 +376,7 @@ func (t *tenant) give(n int64) {
 func (t *tenant) mayUse(h uint32) bool { return t.Backends == nil || slices.Contains(t.Backends, h) }
 
 func (a *Agent) pass(point string) {
-	if a.gate != nil {
-		a.gate(point)
+	if gate := a.gate.Load(); gate != nil {
+		(*gate)(point)
 	}
 }

@@ -70,6 +70,9 @@ func (a *Agent) session(ctl *qp.Conn) {
 		}
 	}()
 	if err := s.greet(); err != nil {
+		if cause := context.Cause(s.life); cause != nil {
+			err = cause // a host that is accepted may break the rules at once
+		}
 		a.cfg.Logger.Warn("dpu: a host was not accepted", "host", ctl.Peer(), "err", err)
 		s.bye(refusalCode(err), err.Error())
 		return
@@ -142,8 +145,8 @@ func byeError(body []byte) error {
 	return &rpc.Error{Code: rpc.Code(y.Code), Method: "agent", Message: y.Text}
 }
 
-// tell sends a message on the control queue pair and does not wait for anything but
-// room.
+// tell sends a message on the control queue pair and waits until the peer's device
+// has it.
 func tell(ctx context.Context, c *qp.Conn, h wire.Header, body []byte) error {
 	m := wire.Seal(append(h.Append(nil), body...))
 	return c.SendBytes(ctx, m)

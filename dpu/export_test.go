@@ -3,7 +3,7 @@ package dpu
 import "time"
 
 // SetGate makes an agent call f before everything that it does to its host.
-func (a *Agent) SetGate(f func(point string)) { a.gate = f }
+func (a *Agent) SetGate(f func(point string)) { a.gate.Store(&f) }
 
 // SetDeaf makes an agent go on though its lease is over.
 func (a *Agent) SetDeaf(on bool) { a.deaf.Store(on) }

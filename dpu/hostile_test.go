@@ -257,7 +257,7 @@ func TestHostileAgent(t *testing.T) {
 				}
 				same(t, content(size, 1), w.bytes(b), "seed", seed)
 				block.Content(p, 5)
-				time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond)
+				time.Sleep(time.Duration(i%3) * time.Millisecond) // r is the agent's
 				same(t, content(size, 5), p, "memory that was given back has changed; seed", seed)
 				require.NoError(t, b.Release())
 			}

@@ -2,6 +2,8 @@ package dpu_test
 
 import (
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,31 +155,37 @@ func TestLostWrites(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rdmatest.Run(t, 9, func(t *testing.T, net *rdmatest.Network) {
 				w := newRig(t, net)
-				done := 0
-				w.onWriteRestart(func(string, dpu.Token) { done++ })
+				var done atomic.Int64
+				w.onWriteRestart(func(string, dpu.Token) { done.Add(1) })
 				w.up()
 				over := make(chan struct{})
-				hung := false
-				n := x.n
+				var mu sync.Mutex
+				hung := false // guarded by mu
+				n := x.n      // guarded by mu
 				w.agent.SetGate(func(point string) {
-					if point == "data" && x.stall == "status" && done > 0 || point == x.stall && n == 0 {
+					mu.Lock()
+					if point == "data" && x.stall == "status" && done.Load() > 0 || point == x.stall && n == 0 {
 						hung = true
 					} else if point == x.stall {
 						n--
 					}
-					if hung {
+					wait := hung
+					mu.Unlock()
+					if wait {
 						<-over
 					}
 				})
 				require.NoError(t, w.put(dpu.WithPath(t.Context(), dpu.Staged), "k", x.size, 3))
+				mu.Lock()
 				require.True(t, hung)
-				require.Equal(t, 1, done, "it was done once")
+				mu.Unlock()
+				require.EqualValues(t, 1, done.Load(), "it was done once")
 				st := w.c.Stats()
 				require.EqualValues(t, 1, st.FellBack)
 				require.EqualValues(t, 1, st.Replayed)
 				close(over)
 				time.Sleep(time.Second)
-				require.Equal(t, 1, done)
+				require.EqualValues(t, 1, done.Load())
 				got, err := w.get(t.Context(), "k", x.size)
 				require.NoError(t, err)
 				same(t, content(x.size, 3), got)
@@ -194,27 +202,28 @@ func TestLostWritesAndServer(t *testing.T) {
 		t.Run(fmt.Sprint("applied=", applied), func(t *testing.T) {
 			rdmatest.Run(t, 10, func(t *testing.T, net *rdmatest.Network) {
 				w := newRig(t, net)
-				done := 0
-				w.onWriteRestart(func(string, dpu.Token) { done++ })
+				var done atomic.Int64
+				w.onWriteRestart(func(string, dpu.Token) { done.Add(1) })
 				w.up()
-				over, hung := make(chan struct{}), false
+				over := make(chan struct{})
+				var hung atomic.Bool
 				w.agent.SetGate(func(point string) {
-					if !hung && (point == "backend" && !applied || point == "data" && applied && done > 0) {
-						hung = true
+					due := point == "backend" && !applied || point == "data" && applied && done.Load() > 0
+					if due && hung.CompareAndSwap(false, true) {
 						go func() { w.storageDown(); w.storageUp() }()
 					}
-					if hung {
+					if hung.Load() {
 						<-over
 					}
 				})
 				err := w.put(dpu.WithPath(t.Context(), dpu.Staged), "k", 500, 3)
-				require.True(t, hung)
+				require.True(t, hung.Load())
 				if applied {
 					require.NoError(t, err)
-					require.Equal(t, 1, done)
+					require.EqualValues(t, 1, done.Load())
 				} else {
 					require.ErrorIs(t, err, dpu.ErrIndeterminate)
-					require.Zero(t, done)
+					require.Zero(t, done.Load())
 				}
 				close(over)
 				time.Sleep(3 * time.Second)

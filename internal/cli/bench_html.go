@@ -16,6 +16,14 @@ func (f *benchFlags) defineHTML(fs *pflag.FlagSet) {
 	fs.StringVar(&f.htmlFile, "html", "", "write a report with charts as HTML to this `file` too")
 }
 
+// figure has four digits, or all before the point: no exponent.
+func figure(v float64) string {
+	if math.Abs(v) >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.4g", v)
+}
+
 // writeHTML writes a document that needs nothing else.
 func writeHTML(r *perf.Report, w io.Writer) error {
 	end := func(h perf.Host) string {
@@ -30,7 +38,7 @@ func writeHTML(r *perf.Report, w io.Writer) error {
 		Header: []string{"case", "latency is", "samples", "msg/s", "MB/s", "p50", "p90", "p99", "p99.9", "max", "CPU s/GB", ""}}
 	for i := range r.Results {
 		x := &r.Results[i]
-		m := func(f func(*perf.Sample) float64) string { return fmt.Sprintf("%.4g", x.Median(f)) }
+		m := func(f func(*perf.Sample) float64) string { return figure(x.Median(f)) }
 		note := ""
 		if slices.ContainsFunc(x.Samples, func(s perf.Sample) bool { return s.Partial != "" }) {
 			note = "ended early"

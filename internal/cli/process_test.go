@@ -213,7 +213,8 @@ func TestBenchMismatch(t *testing.T) {
 	require.Equal(t, ExitOK, begin(t, nil, with(client, "-n", "5", "--op", "read", "-t", "16")...).end())
 
 	// A second client at the same time; it can wait for its turn.
-	first := begin(t, nil, with(client, "-D", "1h", "--op", "read", "-t", "16")...)
+	// The first waits too: the server may not have noticed yet that the one before is gone.
+	first := begin(t, nil, with(client, "-D", "1h", "--op", "read", "-t", "16", "--retry", "30s")...)
 	var second *program
 	require.Eventually(t, func() bool {
 		second = begin(t, nil, with(client, "-n", "5", "--op", "read", "-t", "16", "-d", "soft:127.8.5.5")...)
