@@ -10,6 +10,7 @@ import (
 const (
 	fdAgent = 3 + iota
 	fdInitrd
+	fdMonitor
 	fdCard
 )
 
@@ -27,6 +28,7 @@ func (p *platform) qemuArgs(cfg Config, accel string, host int) ([]string, error
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-chardev", fmt.Sprintf("socket,id=agent,fd=%d", fdAgent),
 		"-device", "virtserialport,chardev=agent,name=" + guest.Port,
+		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", fdMonitor), "-mon", "chardev=monitor,mode=control",
 		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
 	}
 	args = append(args, sharedFolder("root", "/", guest.RootTag)...)

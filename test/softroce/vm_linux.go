@@ -16,6 +16,7 @@ import (
 type vm struct {
 	cmd     *exec.Cmd
 	agent   net.Conn
+	monitor monitor
 	cards   []net.Conn
 	console *console
 	exited  chan struct{} // closed when QEMU has ended and was waited for
@@ -44,6 +45,10 @@ func startVM(program string, args []string, archives [][]byte, cards int) (v *vm
 		return nil, err
 	}
 	theirs = append(theirs, rd)
+	if v.monitor.conn, far, err = socketPair(unix.SOCK_STREAM); err != nil {
+		return nil, err
+	}
+	theirs = append(theirs, far)
 	for range cards {
 		conn, far, err := socketPair(unix.SOCK_DGRAM)
 		if err != nil {
@@ -112,6 +117,9 @@ func (v *vm) cpuTime() (time.Duration, error) {
 func (v *vm) closeWires() {
 	if v.agent != nil {
 		_ = v.agent.Close()
+	}
+	if v.monitor.conn != nil {
+		_ = v.monitor.conn.Close()
 	}
 	for _, c := range v.cards {
 		_ = c.Close()

@@ -11,6 +11,7 @@ import (
 
 type vm struct {
 	agent   net.Conn
+	monitor monitor
 	cards   []net.Conn
 	console *console
 	exited  chan struct{}

@@ -219,6 +219,30 @@ func TestTwoHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	t.Run("cable", func(t *testing.T) {
+		if err := c.Host(0).SetCarrier(ctx, 1, false); err == nil {
+			t.Error("a card that is not there")
+		}
+		state := func(want string) {
+			t.Helper()
+			script := "for i in $(seq 300); do rdma link show rxe0/1 | grep -q 'state " + want + " ' && exit 0; sleep 0.1; done; rdma link; exit 1"
+			if out, err := c.Host(1).Command(ctx, "sh", "-c", script).Output(); err != nil {
+				t.Errorf("want %s: %s: %v", want, out, err)
+			}
+		}
+		state("ACTIVE")
+		if err := c.Host(1).SetCarrier(ctx, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		state("DOWN")
+		if err := c.Host(1).SetCarrier(ctx, 0, true); err != nil {
+			t.Fatal(err)
+		}
+		state("ACTIVE")
+		if err := rping(ctx, t, c, 5); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("partition", func(t *testing.T) {
 		ping := []string{"timeout", "3", "rping", "-c", "-a", "host0", "-C", "1"}
 		if err := c.Hub(0).Partition(0, 1); err != nil {
