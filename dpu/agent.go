@@ -114,6 +114,8 @@ type Agent struct {
 	listeners map[*qp.Listener]bool
 	draining  bool
 	closed    bool
+	gone      chan struct{} // closed when Close is done
+	closeErr  error         // written before gone is closed
 
 	stats agentStats
 	gate  atomic.Pointer[func(point string)] // tests: it may block
@@ -153,7 +155,7 @@ func NewAgent(cfg AgentConfig) (_ *Agent, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, tenants: map[string]*tenant{}, sessions: map[*agentSession]bool{}, listeners: map[*qp.Listener]bool{}}
+	a := &Agent{cfg: cfg, tenants: map[string]*tenant{}, sessions: map[*agentSession]bool{}, listeners: map[*qp.Listener]bool{}, gone: make(chan struct{})}
 	a.life, a.stop = context.WithCancel(context.Background())
 	f := dpufault.ForAgent()
 	if f.Gate != nil {
@@ -298,7 +300,8 @@ func (a *Agent) Close() error {
 	a.mu.Lock()
 	if a.closed {
 		a.mu.Unlock()
-		return nil
+		<-a.gone
+		return a.closeErr
 	}
 	a.closed = true
 	all := a.all()
@@ -309,7 +312,9 @@ func (a *Agent) Close() error {
 		s.end(verbs.ErrClosed)
 	}
 	a.wg.Wait()
-	return a.free()
+	a.closeErr = a.free()
+	close(a.gone)
+	return a.closeErr
 }
 
 func (a *Agent) free() error {

@@ -126,11 +126,13 @@ type Client struct {
 	fencedAt uint64        // the server's process that knows it; with fenced
 	owed     atomic.Uint32
 
-	mu     sync.Mutex
-	cur    *hostSession // guarded by mu, as all below
-	epoch  uint32
-	closed bool
-	tried  chan struct{} // closed when the first attempt to connect has ended
+	mu       sync.Mutex
+	cur      *hostSession // guarded by mu, as all below
+	epoch    uint32
+	closed   bool
+	gone     chan struct{} // closed when Close is done
+	closeErr error         // written before gone is closed
+	tried    chan struct{} // closed when the first attempt to connect has ended
 
 	stats clientStats
 	// unfenced puts all fences off until it is closed: the control of tests, which must
@@ -150,7 +152,7 @@ func NewClient(ctx context.Context, cfg ClientConfig) (_ *Client, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, start: time.Now(), tried: make(chan struct{}), unfenced: dpufault.Unfenced(), fencing: newRoom(1)}
+	c := &Client{cfg: cfg, start: time.Now(), tried: make(chan struct{}), unfenced: dpufault.Unfenced(), fencing: newRoom(1), gone: make(chan struct{})}
 	if c.tokens, _ = cfg.Direct.(TokenBlocks); c.tokens != nil {
 		c.writer = NewWriter()
 	}
@@ -183,7 +185,8 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return nil
+		<-c.gone
+		return c.closeErr
 	}
 	c.closed = true
 	s := c.cur
@@ -193,7 +196,9 @@ func (c *Client) Close() error {
 		s.quit()
 	}
 	c.wg.Wait()
-	return errors.Join(closeSoon(c.granter.Close), closeSoon(c.pool.Close))
+	c.closeErr = errors.Join(closeSoon(c.granter.Close), closeSoon(c.pool.Close))
+	close(c.gone)
+	return c.closeErr
 }
 
 // Stats reads the counts.

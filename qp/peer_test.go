@@ -28,7 +28,7 @@ func TestPeer(t *testing.T) {
 	defer cancel()
 	d, err := Open(DeviceConfig{Name: testDevice(), Pool: mr.PoolConfig{Canaries: true}})
 	require.NoError(t, err)
-	cfg := Config{DeadAfter: 3 * time.Second}
+	cfg := Config{DeadAfter: 3 * time.Second, Timeout: 16} // seven tries outlast a link that is down for a second
 	if role == "server" {
 		peerServer(t, ctx, d, cfg)
 	} else {

@@ -281,3 +281,32 @@ func TestCertificates(t *testing.T) {
 		})
 	}
 }
+
+// A caller that has its answer may call again at once, before the handler has
+// returned; handlers that never do are bounded all the same.
+func TestAnsweredCallsDoNotCount(t *testing.T) {
+	virtual(t, func(t *testing.T, net *rdmatest.Network) {
+		over := make(chan struct{})
+		b := newBoth(t, net, ServerConfig{Config: Config{MaxCalls: 2}}, func(s *Server) {
+			s.Handle("slow end", func(_ context.Context, c *ServerCall) error {
+				err := c.Reply(nil)
+				<-over
+				return err
+			})
+		})
+		cl := b.dial(Config{})
+		for range 4 {
+			r, err := cl.Call(t.Context(), "slow end", nil)
+			require.NoError(t, err)
+			r.Release()
+		}
+		_, err := cl.Call(t.Context(), "slow end", nil)
+		require.Equal(t, ResourceExhausted, CodeOf(err))
+		close(over)
+		time.Sleep(time.Millisecond)
+		r, err := cl.Call(t.Context(), "slow end", nil)
+		require.NoError(t, err)
+		r.Release()
+		b.close(cl)
+	})
+}

@@ -29,17 +29,19 @@ type Client struct {
 	replies sync.Pool
 	gate    gate // calls
 
-	mu      sync.Mutex
-	cur     *clientSession // guarded by mu, as all below
-	dialing bool
-	changed chan struct{} // closed and replaced whenever cur or lastErr changes
-	attempt uint64        // dials that have ended
-	lastErr error         // of the last dial
-	closed  bool
-	gen     uint32
-	way     int    // which of its addresses is dialled
-	had     bool   // a session was made
-	server  uint64 // boot id of the server
+	mu       sync.Mutex
+	cur      *clientSession // guarded by mu, as all below
+	dialing  bool
+	changed  chan struct{} // closed and replaced whenever cur or lastErr changes
+	attempt  uint64        // dials that have ended
+	lastErr  error         // of the last dial
+	closed   bool
+	gone     chan struct{} // closed when Close is done
+	closeErr error         // written before gone is closed
+	gen      uint32
+	way      int    // which of its addresses is dialled
+	had      bool   // a session was made
+	server   uint64 // boot id of the server
 
 	life context.Context
 	die  context.CancelFunc
@@ -69,7 +71,7 @@ func Dial(ctx context.Context, addr string, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, addr: addr, d: nics[0].d, nics: nics, bootID: process(), changed: make(chan struct{})}
+	c := &Client{cfg: cfg, addr: addr, d: nics[0].d, nics: nics, bootID: process(), changed: make(chan struct{}), gone: make(chan struct{})}
 	c.rails = make([]railCounts, len(nics))
 	c.life, c.die = context.WithCancel(context.Background())
 	c.gate.out = make(chan struct{})
@@ -257,7 +259,8 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return nil
+		<-c.gone
+		return c.closeErr
 	}
 	c.closed = true
 	cs := c.cur
@@ -272,7 +275,9 @@ func (c *Client) Close() error {
 	}
 	c.gate.shut() // calls see that the session has ended, or that the client is closed
 	c.wg.Wait()
-	return closeNICs(c.nics)
+	c.closeErr = closeNICs(c.nics)
+	close(c.gone)
+	return c.closeErr
 }
 
 // closeGranter waits for the grants that were given up: their fences go on in the

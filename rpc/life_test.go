@@ -270,3 +270,32 @@ func TestCloseUnderLoad(t *testing.T) {
 		}
 	})
 }
+
+// A Close while another is under way waits for it: devices are closed after.
+func TestCloseTwiceAtOnce(t *testing.T) {
+	virtual(t, func(t *testing.T, net *rdmatest.Network) {
+		let := make(chan struct{})
+		b := newBoth(t, net, ServerConfig{}, func(s *Server) {
+			s.Handle("wait", func(context.Context, *ServerCall) error {
+				<-let
+				return nil
+			})
+		})
+		cl := b.dial(Config{})
+		go func() { _, _ = cl.Call(ctxFor(t), "wait", nil) }() // the server ends it
+		time.Sleep(time.Millisecond)
+		var ended atomic.Int32
+		for range 2 {
+			go func() {
+				_ = b.s.Close()
+				ended.Add(1)
+			}()
+		}
+		time.Sleep(time.Second)
+		require.Zero(t, ended.Load(), "a handler is under way")
+		close(let)
+		time.Sleep(time.Second)
+		require.EqualValues(t, 2, ended.Load())
+		b.close(cl)
+	})
+}

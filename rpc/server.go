@@ -67,6 +67,8 @@ type Server struct {
 	listeners map[interface{ Close() error }]struct{}
 	serving   bool
 	closed    bool
+	gone      chan struct{} // closed when Close is done
+	closeErr  error         // written before gone is closed
 	draining  bool
 	life      context.Context
 	die       context.CancelFunc
@@ -98,7 +100,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, nics: nics, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{},
+	s := &Server{cfg: cfg, nics: nics, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{}, gone: make(chan struct{}),
 		listeners: map[interface{ Close() error }]struct{}{}}
 	s.bytes.left.Store(cfg.MaxBytes)
 	s.workers.wg = &s.wg
@@ -410,12 +412,14 @@ func (s *Server) idle(ctx context.Context) error {
 	}
 }
 
-// Close ends every session and waits for the handlers, whose contexts end.
+// Close ends every session and waits for the handlers, whose contexts end; so it
+// must not be called by one. Another Close, also Shutdown's, waits for the first.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return nil
+		<-s.gone
+		return s.closeErr
 	}
 	s.closed = true
 	var ls []*Listener
@@ -436,5 +440,7 @@ func (s *Server) Close() error {
 	}
 	s.workers.close()
 	s.wg.Wait()
-	return closeNICs(s.nics)
+	s.closeErr = closeNICs(s.nics)
+	close(s.gone)
+	return s.closeErr
 }

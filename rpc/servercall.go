@@ -50,6 +50,7 @@ type ServerCall struct {
 	failed    atomic.Pointer[error]
 	lostPlace atomic.Int32 // of a rail that was lost under an operation, plus 1
 	replied   bool         // by the handler's goroutine only, as all below
+	counted   bool         // in serverSession.answered
 	extent    uint32       // of what was pushed
 	offers    []*mr.Grant  // Pull mode: what the caller may read; fixed once ops is 0
 	offered   []desc
@@ -152,7 +153,9 @@ func (ss *serverSession) admit(m qp.Message, msg *message, c *ServerCall) bool {
 	c.ops.Store(1)
 	ss.mu.Lock()
 	over := ss.over
-	full := len(ss.calls) >= int(ss.local.calls)
+	// Who has an answer may call again before the handler of the call has returned.
+	limit := int(ss.local.calls)
+	full := len(ss.calls)-int(ss.answered.Load()) >= limit || len(ss.calls) >= 2*limit
 	_, twice := ss.calls[msg.id]
 	if !over && !full && !twice {
 		ss.calls[msg.id] = c
@@ -285,7 +288,21 @@ func (c *ServerCall) answer(err error) {
 	defer cancel()
 	// The caller takes its memory back when it has this: nothing may be going on.
 	if c.drain(ctx) {
+		c.count(true)
 		_ = c.ss.send(ctx, c.conn, &h, parts{body: []byte(text)})
+	}
+}
+
+// count says that an answer goes out, before it does, or that it did not.
+func (c *ServerCall) count(on bool) {
+	if c.counted == on {
+		return
+	}
+	c.counted = on
+	if on {
+		c.ss.answered.Add(1)
+	} else {
+		c.ss.answered.Add(-1)
 	}
 }
 
@@ -334,6 +351,9 @@ func (c *ServerCall) settle() {
 	c.settled = true
 	delete(c.ss.calls, c.h.id)
 	c.ss.busy.Add(-1)
+	if c.counted {
+		c.ss.answered.Add(-1)
+	}
 	ack, ackTo, taken := c.cancelled, c.ackTo, c.taken
 	c.ss.mu.Unlock()
 	c.ss.s.bytes.give(c.bytes)
@@ -394,8 +414,10 @@ func (c *ServerCall) Reply(body []byte) error {
 		}
 	}
 	p.join = c.ss.busy.Load() > 1
+	c.count(true)
 	if err := c.ss.send(&c.ctx, c.conn, &h, p); err != nil {
 		c.await(false)
+		c.count(false)
 		return err
 	}
 	c.replied = true

@@ -14,6 +14,8 @@ type serverSession struct {
 	*session
 	s    *Server
 	busy atomic.Int32 // len(calls)
+	// answered is how many of calls have their answer, but not all of their end.
+	answered atomic.Int32
 
 	mu     sync.Mutex
 	calls  map[uint64]*ServerCall // being handled, or offering memory; guarded by mu, as all below

@@ -40,7 +40,10 @@ type Handle struct {
 	done     bool       // guarded by mu
 	parents  [maxParents]*Handle
 	rec      *record
+	id       uint64 // never used twice; 0 before Init
 }
+
+var lastID atomic.Uint64
 
 // Init makes h ready, as a child of parents (nil ones are ignored). It fails
 // with ErrClosed when a parent is closed. kind names the object in reports.
@@ -63,7 +66,8 @@ func (h *Handle) Init(kind string, parents ...*Handle) error {
 		h.parents[n] = p
 		n++
 	}
-	h.rec = track(kind)
+	h.id = lastID.Add(1)
+	h.rec = track(kind, h.parents)
 	return nil
 }
 
@@ -87,6 +91,7 @@ func (h *Handle) AddParent(p *Handle) error {
 		p.children.Add(1)
 		p.Exit()
 		h.parents[i] = p
+		h.rec.adopt(i, p)
 		return nil
 	}
 	return errParents
@@ -155,5 +160,5 @@ func (h *Handle) Close(destroy func() error) error {
 }
 
 func (h *Handle) inUse(n int64) error {
-	return fmt.Errorf("%w: %d open object(s) were made from it; close them first", ErrInUse, n)
+	return fmt.Errorf("%w: %d open object(s) were made from it%s; close them first", ErrInUse, n, madeFrom(h.id))
 }

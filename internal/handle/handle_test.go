@@ -56,7 +56,7 @@ func TestParentWaitsForChildren(t *testing.T) {
 		require.Equal(t, 1, p.Children())
 		err := p.Close(func() error { t.Error("destroyed under a child"); return nil })
 		require.ErrorIs(t, err, ErrInUse)
-		require.ErrorContains(t, err, "1 open object")
+		require.ErrorContains(t, err, "1 open object(s) were made from it (1 child)")
 		require.NoError(t, p.Enter(), "a refused Close changes nothing")
 		p.Exit()
 	}

@@ -3,16 +3,19 @@ package handle
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 )
 
 // record is what is remembered of an open object. It never points at the
-// object, so a forgotten object can be collected and noticed.
+// object or its parents, so a forgotten object can be collected and noticed.
 type record struct {
 	kind  string
+	from  [maxParents]uint64 // ids of the parents; guarded by liveMu
 	pcs   [16]uintptr
 	n     int
 	ended atomic.Bool
@@ -25,13 +28,45 @@ var (
 	reporter atomic.Pointer[func(kind, stack string)]
 )
 
-func track(kind string) *record {
+func track(kind string, parents [maxParents]*Handle) *record {
 	r := &record{kind: kind}
+	for i, p := range parents {
+		if p != nil {
+			r.from[i] = p.id
+		}
+	}
 	r.n = runtime.Callers(4, r.pcs[:])
 	liveMu.Lock()
 	live[r] = struct{}{}
 	liveMu.Unlock()
 	return r
+}
+
+func (r *record) adopt(i int, p *Handle) {
+	liveMu.Lock()
+	r.from[i] = p.id
+	liveMu.Unlock()
+}
+
+// madeFrom names the kinds of the open objects that were made from the one with
+// the id: " (2 verbs.MR, 1 verbs.QP)".
+func madeFrom(id uint64) string {
+	n := map[string]int{}
+	liveMu.Lock()
+	for r := range live {
+		if slices.Contains(r.from[:], id) {
+			n[r.kind]++
+		}
+	}
+	liveMu.Unlock()
+	if id == 0 || len(n) == 0 {
+		return ""
+	}
+	var parts []string
+	for _, kind := range slices.Sorted(maps.Keys(n)) {
+		parts = append(parts, fmt.Sprintf("%d %s", n[kind], kind))
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
 }
 
 func untrack(r *record) {

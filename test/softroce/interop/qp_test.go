@@ -88,6 +88,24 @@ func TestQPTwoHosts(t *testing.T) {
 		require.Contains(t, server.wait(t), "CLEAN")
 	})
 	run := func(t *testing.T, h *softroce.Host, argv ...string) string { return start(t, h, argv...).wait(t) }
+	cable := func(t *testing.T, on bool) { require.NoError(t, c.Host(1).SetCarrier(t.Context(), 0, on)) }
+	t.Run("the cable is pulled for a moment", func(t *testing.T) {
+		server, client := begin(t, 5*time.Second)
+		cable(t, false)
+		client.says(t, "port is down")
+		cable(t, true)
+		require.NotContains(t, client.wait(t), "ENDED")
+		require.Contains(t, server.wait(t), "CLEAN")
+	})
+	t.Run("the cable stays out", func(t *testing.T) {
+		server, client := begin(t, time.Minute)
+		cable(t, false)
+		defer cable(t, true)
+		client.survived(t)
+		require.Contains(t, client.out.String(), "the port is down")
+		server.survived(t)
+		require.NotContains(t, server.out.String(), "the port is down")
+	})
 	t.Run("the device is taken away", func(t *testing.T) {
 		server, client := begin(t, time.Minute)
 		run(t, c.Host(1), "rdma", "link", "delete", "rxe0")
