@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	seeds    = flag.Int("qp.seeds", 25, "how many seeds TestRandomWork runs")
+	seeds    = flag.Int("qp.seeds", 12, "how many seeds TestRandomWork runs")
 	oneSeed  = flag.Uint64("qp.seed", 0, "the only seed to run, or with -qp.seeds the first")
 	kindMask = flag.Int("qp.kinds", 0x7e, "bit k: TestRandomWork does operations of Kind k; bit 0: none is fenced")
 	verboseQ = flag.Bool("qp.log", false, "log what connections say")

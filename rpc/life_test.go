@@ -218,7 +218,7 @@ func TestSentAndNotAgain(t *testing.T) {
 // cancellations, dials.
 func TestCloseUnderLoad(t *testing.T) {
 	virtual(t, func(t *testing.T, net *rdmatest.Network) {
-		for i := range 6 {
+		for i := range 3 {
 			b := newBoth(t, net, ServerConfig{}, echo)
 			c := b.dial(Config{Bulk: BulkMode(i % 3), DataQPs: 2, DeadAfter: 25 * time.Millisecond})
 			stop := make(chan struct{})

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	seeds    = flag.Int("rc.seeds", 1500, "random connections to simulate")
+	seeds    = flag.Int("rc.seeds", 400, "random connections to simulate")
 	oneSeed  = flag.Uint64("rc.seed", 0, "only this one")
 	remoteSz = 128 << 10
 )
