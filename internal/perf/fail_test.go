@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,6 +99,29 @@ func TestPartition(t *testing.T) {
 	require.Equal(t, "retry", step.Step)
 	partial(t, s)
 	p.net.Heal(p.a, p.b)
+}
+
+// The device is pulled out in the middle: the message says so, and what was
+// measured is kept.
+func TestDeviceVanishes(t *testing.T) {
+	for name, at := range map[string]func(p *pair) *rdmatest.Device{
+		"client": func(p *pair) *rdmatest.Device { return p.a },
+		"server": func(p *pair) *rdmatest.Device { return p.b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			s, err := under(t, t.Context(), p.dial(t), long, func() { p.net.Remove(at(p)) })
+			require.Error(t, err)
+			partial(t, s)
+			if name == "client" {
+				var step *endpoint.StepError
+				require.ErrorAs(t, err, &step)
+				require.Equal(t, "device", step.Step)
+				require.ErrorIs(t, err, syscall.ENODEV)
+				require.ErrorContains(t, err, "has vanished")
+			}
+		})
+	}
 }
 
 func TestLossIsSurvived(t *testing.T) {
