@@ -197,6 +197,7 @@ func TestCloseUnderTraffic(t *testing.T) {
 // TestDeregIsAFenceUnderTraffic takes a region away while it is written to.
 func TestDeregIsAFenceUnderTraffic(t *testing.T) {
 	networks(t, func(t *testing.T, a, b *end) {
+		hit := 0 // rounds in which traffic was under way: the processor may go to it alone
 		for range 10 {
 			x, _ := connected(a, b, provider.QPTRC)
 			buf := make([]byte, 1<<20)
@@ -209,7 +210,9 @@ func TestDeregIsAFenceUnderTraffic(t *testing.T) {
 			require.NoError(t, m.Close())
 			clear(buf) // ours again
 			last := some(t, x.send, 8)[7]
-			require.NotEqual(t, provider.WCSuccess, last.Status)
+			if last.Status != provider.WCSuccess {
+				hit++
+			}
 			for i := range buf {
 				if buf[i] != 0 {
 					t.Fatal("written after Close")
@@ -217,6 +220,7 @@ func TestDeregIsAFenceUnderTraffic(t *testing.T) {
 			}
 			require.NoError(t, x.qp.Close())
 		}
+		require.Positive(t, hit)
 	})
 }
 

@@ -104,7 +104,7 @@ func TestQemuArgs(t *testing.T) {
 		return strings.Join(a, " ")
 	}
 	native, foreign := args("amd64", "", 1), args("arm64", "/u", 1)
-	for _, want := range []string{"local.str=5", "local.str=6", "-accel tcg,thread=multi", "-smp 2", "/proc/self/fd/4", "fd=3", "-smbios type=1,product=X"} {
+	for _, want := range []string{"local.str=6", "local.str=7", "-accel tcg,thread=multi", "-smp 2", "/proc/self/fd/4", "fd=3", "-smbios type=1,product=X"} {
 		for _, a := range []string{native, foreign} {
 			if !strings.Contains(a, want) {
 				t.Errorf("no %q in %s", want, a)

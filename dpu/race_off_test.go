@@ -1,0 +1,5 @@
+//go:build !race
+
+package dpu_test
+
+const raceBuild = false
