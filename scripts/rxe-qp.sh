@@ -7,7 +7,7 @@ ZRDMA_TEST_DEVICE=rxe0 bin/qp.test -test.timeout 150s -qp.seeds "${SEEDS:-15}" \
 	-test.run '^Test(Messages|OneSided|DialListen|Exchange|Datagram|SharedReceive|GrantOutlives|RandomWork)$'
 ZRDMA_DEVICE=rxe0 bin/mr.test -test.timeout 150s -mr.rounds "${ROUNDS:-50}" \
 	-test.run '^Test(NothingMovesAfterRevoke|GrantShowsNothingElse|FileOverTheWire|CacheOverTheWire)$'
-ZRDMA_TEST_DEVICE=rxe0 bin/rdmanet.test -test.timeout 240s \
+ZRDMA_TEST_DEVICE=rxe0 bin/rdmanet.test -test.timeout 240s -test.run '^Test' \
 	-test.skip '^Test(Partition|PartitionHeals|DeviceRemoved|BadNetwork|Config|NoAllocs)$' # of the software device
 left=$(rdma resource show rxe0)
 echo "$left"
