@@ -38,8 +38,9 @@ type Config struct {
 	// only the device's own retries tell, which take minutes on some.
 	DeadAfter time.Duration
 	// Timeout and RetryCount are the device's: it waits 4.096 us * 2^Timeout for an
-	// acknowledgement, 0: 14 (67 ms), and tries again RetryCount times, 0: 6. 7 never
-	// ends on rxe: there DeadAfter does it.
+	// acknowledgement, 0: 14 (67 ms), and tries again RetryCount times, 0: 7, or 6
+	// when DeadAfter is negative: 7 never ends on rxe, where DeadAfter does it, so
+	// that a peer that stalls for less is not given up.
 	Timeout, RetryCount uint8
 
 	// OnMessage takes messages as they come, in the engine's goroutine; it must not
@@ -76,7 +77,10 @@ func (c Config) withDefaults() (Config, error) {
 		c.Timeout = 14
 	}
 	if c.RetryCount == 0 {
-		c.RetryCount = 6
+		c.RetryCount = 7
+		if c.DeadAfter < 0 {
+			c.RetryCount = 6
+		}
 	}
 	for _, f := range []struct {
 		name    string

@@ -146,7 +146,7 @@ func (p *endpoint) connect() error {
 	if err != nil {
 		return err
 	}
-	err = p.qp.Modify(verbs.QPAttr{State: verbs.QPSRTS, SQPSN: p.psn, Timeout: 14, RetryCnt: 6, RNRRetry: 6, MaxRdAtomic: reads},
+	err = p.qp.Modify(verbs.QPAttr{State: verbs.QPSRTS, SQPSN: p.psn, Timeout: 16, RetryCnt: 6, RNRRetry: 6, MaxRdAtomic: reads},
 		verbs.QPAttrState|verbs.QPAttrSQPSN|verbs.QPAttrTimeout|verbs.QPAttrRetryCnt|verbs.QPAttrRNRRetry|verbs.QPAttrMaxQPRdAtomic)
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ const (
 	tokenLen    = 16
 
 	patience = 30 * time.Second // with a peer that should answer at once; the machine may be busy
+	stall    = 5 * time.Second  // of an RPC peer, likewise: a virtual machine that is not run for a second is not dead
 )
 
 type preamble struct {

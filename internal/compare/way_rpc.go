@@ -63,7 +63,7 @@ func (p *rpcEnd) cut(n int) error {
 }
 
 func (p *rpcEnd) config() rpc.Config {
-	return rpc.Config{Device: p.dev, PlainTCP: true, MaxCalls: max(p.e.job.depth(), 16), NoReconnect: true, DialTimeout: patience, Logger: slog.New(slog.DiscardHandler)}
+	return rpc.Config{Device: p.dev, PlainTCP: true, MaxCalls: max(p.e.job.depth(), 16), NoReconnect: true, DeadAfter: stall, DialTimeout: patience, Logger: slog.New(slog.DiscardHandler)}
 }
 
 func (p *rpcEnd) close() error {
