@@ -15,6 +15,7 @@ import (
 
 	"github.com/zrdma/zrdma/examples/blockstore/block"
 	"github.com/zrdma/zrdma/qp"
+	"github.com/zrdma/zrdma/rpc"
 )
 
 // load is a workload: blocks are written, read back and verified, some calls are
@@ -225,6 +226,21 @@ func processor() time.Duration {
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// waitRails waits for every rail to be up, for the time given. Calls go on as they
+// come, so a lost one is joined again without any.
+func (l *load) waitRails(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	down := func(r rpc.RailStats) bool { return r.State != rpc.RailUp }
+	for slices.ContainsFunc(l.c.Rails(), down) {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // report prints what was done. cpu is of this process, serverCPU of the server's,

@@ -252,6 +252,7 @@ func loadCommand() *cobra.Command {
 	l := &load{}
 	var pid int
 	var quiet bool
+	var rails time.Duration
 	c := &cobra.Command{Use: "load", Short: "write blocks, read them back, verify, and tell how it went", Args: cobra.NoArgs}
 	c.Flags().IntVar(&l.blocks, "blocks", 2000, "how `many`")
 	c.Flags().IntVar(&l.workers, "workers", 8, "calls at a time")
@@ -262,6 +263,7 @@ func loadCommand() *cobra.Command {
 	c.Flags().Uint64Var(&l.seed, "seed", 1, "of sizes and contents")
 	c.Flags().BoolVar(&quiet, "quiet", false, "no progress bar")
 	c.Flags().BoolVar(&l.verify, "verify", false, "only read, and verify, what the same load has written before")
+	c.Flags().DurationVar(&rails, "rails-up", 0, "wait in the end until every device is used again, at most so `long`")
 	c.Flags().IntVar(&pid, "server-pid", 0, "`process` of the server, when it runs on this host: its processor time is reported")
 	return withClient(c, func(ctx context.Context, cl block.Client, d *qp.Device) error {
 		if l.blocks < 1 || l.workers < 1 || l.patience <= 0 || l.minSize < 2 || l.maxSize < l.minSize || l.maxSize > block.MaxBlock || l.cancel < 0 || l.cancel >= 1 {
@@ -282,6 +284,7 @@ func loadCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		l.waitRails(ctx, rails)
 		l.report(c.OutOrStdout(), wall, cpu, other, staged, answers)
 		return nil
 	})
