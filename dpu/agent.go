@@ -49,6 +49,8 @@ type Tenant struct {
 	Secret   []byte   // both sides must have it; empty: nothing is asked
 	Backends []uint32 // handles; nil: all
 	MaxOps   int      // operations at a time over all its connections; 0: 256
+	// MaxSessions is how many connections it may have; 0: 64.
+	MaxSessions int
 	MaxBytes int64    // memory of the host that they may name; 0: 256 MiB
 	Memory   int64    // of the agent, in bytes; 0: 16 times AgentConfig.BytesInFlight
 }
@@ -86,7 +88,7 @@ func (cfg AgentConfig) withDefaults() (AgentConfig, error) {
 		if len(name) > 255 {
 			return cfg, fmt.Errorf("dpu: the name of a tenant has %d bytes; at most 255", len(name))
 		}
-		if t.MaxOps < 0 || t.MaxBytes < 0 || t.Memory < 0 {
+		if t.MaxOps < 0 || t.MaxSessions < 0 || t.MaxBytes < 0 || t.Memory < 0 {
 			return cfg, fmt.Errorf("dpu: tenant %q: a quota is negative", name)
 		}
 		for _, h := range t.Backends {
@@ -145,9 +147,15 @@ type tenant struct {
 	dev  *qp.Device // its own domain and engine, on the agent's device
 	pool *mr.Pool   // staging memory, registered with its domain and the backends'
 
-	ops   atomic.Int64
-	bytes atomic.Int64
+	ops      atomic.Int64
+	bytes    atomic.Int64
+	sessions atomic.Int64 // that have proven who they are
+	greeting atomic.Int64 // that have not yet
 }
+
+// maxGreeting bounds what of a tenant's memory those can take who know its name and
+// not its secret.
+const maxGreeting = 16
 
 // NewAgent makes an agent. Let it Listen, then Serve.
 func NewAgent(cfg AgentConfig) (_ *Agent, err error) {
@@ -176,6 +184,9 @@ func NewAgent(cfg AgentConfig) (_ *Agent, err error) {
 }
 
 func (a *Agent) addTenant(name string, cfg Tenant) error {
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = 64
+	}
 	if cfg.MaxOps == 0 {
 		cfg.MaxOps = 256
 	}
@@ -230,6 +241,23 @@ func (a *Agent) Serve(l *qp.Listener) error {
 		a.mu.Unlock()
 		_ = l.Close()
 	}()
+	// A host that stops half-way through connecting holds up one of them.
+	const acceptors = 8
+	ends := make(chan error, acceptors)
+	for range acceptors {
+		go func() { ends <- a.accept(l) }()
+	}
+	var errs error
+	for range acceptors {
+		if err := <-ends; err != nil && errs == nil {
+			errs = err
+			_ = l.Close() // the others end
+		}
+	}
+	return errs
+}
+
+func (a *Agent) accept(l *qp.Listener) error {
 	for {
 		c, err := l.Accept(a.life)
 		if err != nil {

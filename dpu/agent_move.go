@@ -148,7 +148,7 @@ func (o *agentOp) write(b mr.Buf, off int, sent chan struct{}) error {
 	}
 	n := b.Len()
 	err = o.s.post(qp.Op{Kind: qp.Write, Bufs: []mr.Buf{b}, Remote: to, Done: func(r qp.Result) {
-		_ = r.Bufs[0].Release()
+		r.Release()
 		if sent != nil {
 			<-sent
 		}
@@ -176,7 +176,13 @@ func (o *agentOp) read(b mr.Buf, off int) (mr.Buf, error) {
 		err error
 	}
 	ready := make(chan result, 1)
-	err = o.s.post(qp.Op{Kind: qp.Read, Bufs: []mr.Buf{b}, Remote: from, Done: func(r qp.Result) { ready <- result{r.Bufs[0], r.Err} }})
+	err = o.s.post(qp.Op{Kind: qp.Read, Bufs: []mr.Buf{b}, Remote: from, Done: func(r qp.Result) {
+		x := result{err: r.Err}
+		if len(r.Bufs) > 0 { // it was not leaked
+			x.b = r.Bufs[0]
+		}
+		ready <- x
+	}})
 	if err != nil {
 		if b.Err() == nil {
 			_ = b.Release()

@@ -36,6 +36,8 @@ type agentSession struct {
 	die    context.CancelCauseFunc
 	heard  atomic.Int64 // when the host was last heard of, UnixNano
 
+	counted bool // in t.sessions
+
 	wg sync.WaitGroup // operations, and the goroutines of the session
 
 	mu   sync.Mutex
@@ -65,6 +67,9 @@ func (a *Agent) session(ctl *qp.Conn) {
 			}
 		}
 		s.wg.Wait()
+		if s.counted {
+			s.t.sessions.Add(-1)
+		}
 		if err := ctl.Close(); err != nil {
 			a.cfg.Logger.Warn("dpu: the control queue pair of a host does not close", "host", ctl.Peer(), "err", err)
 		}
@@ -175,6 +180,10 @@ func (s *agentSession) greet() error {
 	s.slots = min(int(hello.Slots), t.MaxOps)
 	s.lease = time.Duration(hello.Lease) * time.Microsecond
 	s.statuses = make(chan wire.Status, s.slots)
+	defer t.greeting.Add(-1)
+	if t.greeting.Add(1) > maxGreeting {
+		return rpc.Errorf(rpc.ResourceExhausted, "%d hosts of tenant %q are connecting; try again", maxGreeting, t.name)
+	}
 	p, err := t.dev.Prepare(netip.Addr{}, qp.Config{SendDepth: 256, RecvDepth: 64, MaxMessage: maxDescMessage, Logger: s.a.cfg.Logger,
 		OnMessage: s.onData, OnEnd: func(_ *qp.Conn, err error) { s.end(err) }})
 	if err != nil {
@@ -203,6 +212,10 @@ func (s *agentSession) greet() error {
 	}
 	if int(proof.Ring.Len) != s.slots*wire.EntryLen {
 		return rpc.Errorf(rpc.InvalidArgument, "a status ring of %d bytes for %d operations: it has %d", proof.Ring.Len, s.slots, s.slots*wire.EntryLen)
+	}
+	s.counted = true
+	if t.sessions.Add(1) > int64(t.MaxSessions) {
+		return rpc.Errorf(rpc.ResourceExhausted, "tenant %q has %d connections, as many as it may", t.name, t.MaxSessions)
 	}
 	s.ring = proof.Ring
 	s.heard.Store(time.Now().UnixNano())

@@ -74,7 +74,7 @@ func (s *agentSession) announce(batch []wire.Status, number uint64, room chan st
 	s.a.stats.statuses.Add(uint64(len(batch)))
 	s.a.stats.doorbells.Add(1)
 	err = s.post(qp.Op{Kind: qp.WriteImm, Bufs: []mr.Buf{b}, Remote: to, Imm: wire.Imm(first, len(batch)), Done: func(r qp.Result) {
-		_ = r.Bufs[0].Release()
+		r.Release()
 		room <- struct{}{}
 	}})
 	if err != nil && b.Err() == nil {

@@ -149,7 +149,7 @@ func (s *hostSession) post(ctx context.Context, m []byte, room chan struct{}) er
 	}
 	copy(p, m)
 	err = s.data.Post(ctx, qp.Op{Kind: qp.Send, Bufs: []mr.Buf{b}, Done: func(r qp.Result) {
-		_ = r.Bufs[0].Release()
+		r.Release()
 		room <- struct{}{}
 	}})
 	if err != nil && b.Err() == nil {

@@ -156,7 +156,9 @@ func (p *Pool) spareChunk(c *class) *chunk {
 		p.free = p.free[:n-1]
 		return k
 	}
-	if p.roomToGrow() && time.Since(p.growErrAt) > growRetry {
+	// After a growth that failed there may be nobody to try again: who waits already
+	// does not.
+	if p.roomToGrow() && p.growErr == nil {
 		return nil
 	}
 	if wait := time.Until(p.searchAt); wait > 0 {

@@ -232,6 +232,7 @@ func (t *Grant) Revoke(ctx context.Context) (Buf, error) {
 		return Buf{}, &LostError{ctx.Err()}
 	}
 	t.mu.Unlock()
+	<-t.done // end still settles the window: t must not be recycled before
 	return t.result()
 }
 
@@ -260,6 +261,7 @@ func (t *Grant) undo(ctx context.Context) error {
 			return &LostError{errors.Join(cause, ctx.Err())}
 		}
 		t.mu.Unlock()
+		<-t.done
 	}
 	if t.err != nil {
 		return &LostError{errors.Join(cause, t.err)}

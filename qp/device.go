@@ -49,6 +49,9 @@ type Device struct {
 	watch   *watcher
 	onEvent func(verbs.AsyncEvent)
 	down    atomic.Bool // the port has no link
+	// Limits of the device; 0: it does not say.
+	rdAtomic int
+	inlines  sync.Map // of inline
 
 	mu     sync.Mutex
 	conns  map[*Conn]struct{} // guarded by mu, as all below
@@ -92,6 +95,9 @@ func Open(cfg DeviceConfig) (_ *Device, err error) {
 	}
 	if d.pd, err = d.dev.AllocPD(); err != nil {
 		return nil, fmt.Errorf("qp: %w", err)
+	}
+	if err = d.learn(); err != nil {
+		return nil, err
 	}
 	if d.pool, err = mr.NewPool(cfg.Pool, d.pd); err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ func (d *Device) newConn(cfg Config) (_ *Conn, err error) {
 	if err != nil {
 		return nil, err
 	}
+	d.fit(&cfg, eng)
 	if s := cfg.Shared; s != nil {
 		if s.d != d {
 			return nil, fmt.Errorf("qp: Config.Shared is of device %s, not %s", s.d.dev.Name(), d.dev.Name())

@@ -90,8 +90,17 @@ type Result struct {
 	// the connection ended first.
 	Err error
 	// Bufs are the operation's buffers, given back whether it succeeded or not.
-	// Valid during the call of Done; the Bufs in it are the callee's to keep.
+	// Valid during the call of Done; the Bufs in it are the callee's to keep. None
+	// when the queue pair could not be destroyed: the device may use them still, and
+	// they are leaked.
 	Bufs []mr.Buf
+}
+
+// Release releases all Bufs, in a Done that has no use for them.
+func (r Result) Release() {
+	for _, b := range r.Bufs {
+		_ = b.Release()
+	}
 }
 
 // oneSided reports an operation that names memory of the peer.

@@ -194,7 +194,7 @@ func (c *ServerCall) pull(ctx context.Context, p *span, dst mr.Buf, w *pull) err
 			c.ended(conn, r.Err)
 		}
 		if late := w.gone.Swap(true); late || r.Err != nil {
-			_ = r.Bufs[0].Release()
+			r.Release()
 			w.err = r.Err
 		} else {
 			w.b = r.Bufs[0]
@@ -274,7 +274,7 @@ func (c *ServerCall) push(ctx context.Context, p *span, src mr.Buf) error {
 			c.ended(conn, err)
 			c.failed.Store(&err)
 		}
-		_ = r.Bufs[0].Release()
+		r.Release()
 		c.trace.mark(pushed)
 		if early {
 			c.early.Add(-1)

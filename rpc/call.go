@@ -55,6 +55,16 @@ type request struct {
 	push       *nicBudget // a token of its pushes is the call's
 }
 
+// outLen is how many bytes the server may give.
+func (r *request) outLen() (n int) {
+	for i := range r.n {
+		if r.dirs[i] == mr.DeviceWrites {
+			n += r.bufs[i].Len()
+		}
+	}
+	return n
+}
+
 // parse takes the options; the buffers are the request's, error or not.
 func (r *request) parse(c *Client, opts []Option) (err error) {
 	for _, o := range opts {

@@ -331,7 +331,10 @@ func (cs *clientSession) request(ctx context.Context, k *call, r *request, t *ra
 		if left <= 0 {
 			return ps, context.DeadlineExceeded
 		}
-		h.deadline = uint32(min(left.Microseconds()+1, math.MaxUint32))
+		// More than 71 minutes do not fit: the server has none then, and CANCEL tells it.
+		if us := left.Microseconds() + 1; us <= math.MaxUint32 {
+			h.deadline = uint32(us)
+		}
 	}
 	p := parts{descs: ds, body: r.body, stream: r.stream, offset: r.offset, join: cs.busy.Load() > 1}
 	if r.stream {
@@ -372,7 +375,7 @@ func (cs *clientSession) whyNot(c *qp.Conn, err error) error {
 func (cs *clientSession) answer(ctx context.Context, k *call, r *request, ps []piece) (*Reply, error) {
 	failed := k.msg.flags&flagError != 0 || k.msg.typ != msgResponse
 	lost := cs.regain(ctx, k, r, ps) // the answer says that the server is done
-	pushed := int(k.msg.order)
+	pushed, room := int(k.msg.order), r.outLen()
 	if k.msg.typ == msgResponse && k.msg.flags&flagPull != 0 && k.msg.header.descs > 0 {
 		if lost == nil && !failed {
 			var end int
@@ -381,6 +384,9 @@ func (cs *clientSession) answer(ctx context.Context, k *call, r *request, ps []p
 		}
 		// Behind the reads, also behind one that was given up and goes on.
 		cs.tellAfter(k.conn, &header{typ: msgBulkDone, id: k.id}, nil, true)
+	}
+	if lost == nil && !failed && pushed > room {
+		lost = &Error{Code: Internal, Method: r.method, Message: fmt.Sprintf("the server says that it put %d bytes into a buffer of %d", pushed, room)}
 	}
 	if failed {
 		err := cs.failure(k, r, ps)

@@ -271,16 +271,20 @@ func (s *Server) Serve(l *Listener) error {
 	defer s.wg.Done()
 	var others sync.WaitGroup
 	defer others.Wait()
-	for _, cm := range l.cm[min(1, len(l.cm)):] {
-		others.Go(func() { _ = s.serve(func() error { return l.acceptCM(s.life, cm) }) })
-	}
-	return s.serve(func() error {
-		if l.tcp != nil {
-			return l.acceptTCP()
+	for _, cm := range l.cm {
+		for range acceptors {
+			others.Go(func() { _ = s.serve(func() error { return l.acceptCM(s.life, cm) }) })
 		}
-		return l.acceptCM(s.life, l.cm[0])
-	})
+	}
+	if l.tcp == nil {
+		return nil
+	}
+	return s.serve(l.acceptTCP)
 }
+
+// acceptors is how many peers may be in the middle of connecting by rdma_cm: one
+// that never says that it is ready holds up one of them, for ten seconds.
+const acceptors = 16
 
 func (s *Server) serve(accept func() error) error {
 	for {

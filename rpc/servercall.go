@@ -37,8 +37,7 @@ type ServerCall struct {
 	few   [2]desc // what descs mostly is
 	bytes int64
 	m     *method
-	prev  chan struct{} // done of the call before, of the same order key
-	done  chan struct{} // with an order key: closed when handled
+	turn  *turn // with an order key
 	trace *Stages
 	next  *ServerCall // in workers' queue
 
@@ -54,6 +53,7 @@ type ServerCall struct {
 	extent    uint32       // of what was pushed
 	offers    []*mr.Grant  // Pull mode: what the caller may read; fixed once ops is 0
 	offered   []desc
+	collect   *time.Timer // of await
 
 	// Guarded by serverSession.mu.
 	cancelled bool // the caller waits for the acknowledgement
@@ -61,6 +61,7 @@ type ServerCall struct {
 	orphan    bool // its queue pair is lost
 	awaiting  bool // it was told of the offers
 	taken     bool // it has them
+	stale     bool // it did not say so for too long: its right to read ends
 	settled   bool
 }
 
@@ -71,11 +72,15 @@ func (b *budget) take(n int64) bool {
 	if n == 0 {
 		return true
 	}
-	if b.left.Add(-n) < 0 {
-		b.left.Add(n)
-		return false
+	for { // never below 0, also for a moment: others would be refused
+		left := b.left.Load()
+		if left < n {
+			return false
+		}
+		if b.left.CompareAndSwap(left, left-n) {
+			return true
+		}
 	}
-	return true
 }
 
 func (b *budget) give(n int64) { b.left.Add(n) }
@@ -161,11 +166,8 @@ func (ss *serverSession) admit(m qp.Message, msg *message, c *ServerCall) bool {
 		ss.calls[msg.id] = c
 		ss.busy.Add(1)
 		if k := msg.order; k != 0 {
-			c.done = make(chan struct{})
-			if p := ss.orders[k]; p != nil {
-				c.prev = p.done
-			}
-			ss.orders[k] = c
+			c.turn = &turn{prev: ss.orders[k], done: make(chan struct{})}
+			ss.orders[k] = c.turn
 		}
 		ss.mu.Unlock()
 		return true
@@ -185,14 +187,7 @@ func (ss *serverSession) admit(m qp.Message, msg *message, c *ServerCall) bool {
 // run handles the call.
 func (c *ServerCall) run() {
 	defer c.ss.s.wg.Done()
-	early := false // it ended before its turn
-	if c.prev != nil {
-		select {
-		case <-c.prev:
-		case <-c.ctx.Done():
-			early = true
-		}
-	}
+	early := c.turn != nil && !c.turn.wait(c.ctx.Done()) // it ended before its turn
 	c.trace.mark(queued)
 	err := c.ctx.Err()
 	if err == nil && !early {
@@ -206,25 +201,10 @@ func (c *ServerCall) run() {
 	c.ctx.end(context.Canceled) // frees its timer; what the handler left behind hears of it
 	_ = c.buf.Release()
 	c.Body, c.Token = nil, nil
-	prev, done := c.prev, c.done
-	if done != nil && !early {
-		close(done)
-		c.forgetOrder()
+	if c.turn != nil {
+		c.ss.pass(c.h.order, c.turn, early)
 	}
 	c.opDone()
-	if early { // the next one's turn is still behind the one before
-		<-prev
-		close(done)
-		c.forgetOrder()
-	}
-}
-
-func (c *ServerCall) forgetOrder() {
-	c.ss.mu.Lock()
-	defer c.ss.mu.Unlock()
-	if c.ss.orders[c.h.order] == c {
-		delete(c.ss.orders, c.h.order)
-	}
 }
 
 // handle calls the handler; its panic fails this call only.
@@ -284,10 +264,10 @@ func (c *ServerCall) answer(err error) {
 	if p := c.lostPlace.Load(); p != 0 { // not the handler's fault: the caller treats it like the loss of its own rail
 		h.flags, h.method, h.order = flagError|flagRail, uint32(Unavailable), uint32(p-1)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), c.ss.cfg.DialTimeout)
-	defer cancel()
 	// The caller takes its memory back when it has this: nothing may be going on.
-	if c.drain(ctx) {
+	if c.drain() {
+		ctx, cancel := context.WithTimeout(context.Background(), c.ss.cfg.DialTimeout)
+		defer cancel()
 		c.count(true)
 		_ = c.ss.send(ctx, c.conn, &h, parts{body: []byte(text)})
 	}
@@ -306,17 +286,15 @@ func (c *ServerCall) count(on bool) {
 	}
 }
 
-// drain waits until the handler's one-sided operations have ended. When they do
-// not, the session ends: an answer would be a lie.
-func (c *ServerCall) drain(ctx context.Context) bool {
+// drain waits until the handler's one-sided operations have ended: before it, an
+// answer would be a lie. Each ends, for its queue pair ends the connection when one
+// takes too long for its bytes. false: the session has ended.
+func (c *ServerCall) drain() bool {
 	ch := make(chan struct{}, 1)
 	c.hurry.Store(&ch)
 	for c.ops.Load() > 1 {
 		select {
 		case <-ch:
-		case <-ctx.Done():
-			c.ss.session.end(fmt.Errorf("rpc: transfers of a call of %s do not end: %w", c.Method, ctx.Err()))
-			return false
 		case <-c.ss.session.done:
 			return false
 		}
@@ -344,11 +322,14 @@ func (c *ServerCall) opDone() {
 // called at any time, from an engine's goroutine too.
 func (c *ServerCall) settle() {
 	c.ss.mu.Lock()
-	if c.ops.Load() != 0 || c.settled || c.awaiting && !c.taken && !c.cancelled && !c.orphan && !c.ss.over {
+	if c.ops.Load() != 0 || c.settled || c.awaiting && !c.taken && !c.stale && !c.cancelled && !c.orphan && !c.ss.over {
 		c.ss.mu.Unlock()
 		return
 	}
 	c.settled = true
+	if c.collect != nil {
+		c.collect.Stop()
+	}
 	delete(c.ss.calls, c.h.id)
 	c.ss.busy.Add(-1)
 	if c.counted {
@@ -390,9 +371,7 @@ func (c *ServerCall) Reply(body []byte) error {
 		// A read that was given up still goes on: with the answer the caller would
 		// take its memory back under it, which costs the queue pair. And the answer says
 		// nothing of writes on other queue pairs than its own: they must be there.
-		ctx, cancel := context.WithTimeout(context.Background(), c.ss.cfg.DialTimeout)
-		defer cancel()
-		if !c.drain(ctx) {
+		if !c.drain() {
 			return c.ss.err()
 		}
 		if e := c.failed.Load(); e != nil {
@@ -428,6 +407,27 @@ func (c *ServerCall) Reply(body []byte) error {
 // await notes that the caller knows of the offers, and will say when it has them.
 func (c *ServerCall) await(b bool) {
 	c.ss.mu.Lock()
+	defer c.ss.mu.Unlock()
 	c.awaiting = b
-	c.ss.mu.Unlock()
+	if b {
+		var n int
+		for i := range c.offered {
+			n += int(c.offered[i].Len)
+		}
+		c.collect = time.AfterFunc(offerTime+time.Duration(n)*time.Second/slowest, func() {
+			c.ss.mu.Lock()
+			c.stale = true
+			c.ss.mu.Unlock()
+			c.settle()
+		})
+	} else if c.collect != nil {
+		c.collect.Stop()
+	}
 }
+
+// An offer that the caller has not read after offerTime, and the time that its bytes
+// take at slowest bytes a second, is taken back: its memory is others' as well.
+const (
+	offerTime = 10 * time.Second
+	slowest   = 4 << 20
+)

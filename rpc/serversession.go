@@ -19,7 +19,7 @@ type serverSession struct {
 
 	mu     sync.Mutex
 	calls  map[uint64]*ServerCall // being handled, or offering memory; guarded by mu, as all below
-	orders map[uint32]*ServerCall // the last call of each order key
+	orders map[uint32]*turn       // the last of each order key
 	begun  bool                   // Server.wg counts it
 	over   bool                   // it has ended: no call begins, no offer is kept
 }
@@ -33,7 +33,7 @@ func newServerSession(s *Server, first int) *serverSession {
 		x.local.rails, x.local.first = uint16(n), uint16(first)
 	}
 	_, _ = rand.Read(x.local.nonce[:])
-	ss := &serverSession{session: x, s: s, calls: map[uint64]*ServerCall{}, orders: map[uint32]*ServerCall{}}
+	ss := &serverSession{session: x, s: s, calls: map[uint64]*ServerCall{}, orders: map[uint32]*turn{}}
 	x.owner = ss
 	return ss
 }

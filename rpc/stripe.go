@@ -309,10 +309,11 @@ func (cs *clientSession) acknowledged(ctx context.Context, k *call, ps []piece) 
 // collect reads what the server offers into the caller's buffer, piece by piece.
 func (cs *clientSession) collect(ctx context.Context, k *call, r *request) (end int, err error) {
 	i := 0
-	for r.dirs[i] != mr.DeviceWrites {
-		if i++; i == r.n {
-			return 0, &Error{Code: Internal, Method: r.method, Message: "the server offers a result that was not asked for"}
-		}
+	for i < r.n && r.dirs[i] != mr.DeviceWrites {
+		i++
+	}
+	if i == r.n {
+		return 0, &Error{Code: Internal, Method: r.method, Message: "the server offers a result that was not asked for"}
 	}
 	n := int(k.msg.header.descs)
 	for j := range n {

@@ -124,6 +124,7 @@ func readTenants(path string) (map[string]dpu.Tenant, error) {
 		SecretFile string   `json:"secret_file"`
 		Backends   []uint32 `json:"backends"`
 		MaxOps     int      `json:"max_ops"`
+		Sessions   int      `json:"max_sessions"`
 		MaxBytes   int64    `json:"max_bytes"`
 		Memory     int64    `json:"memory"`
 	}
@@ -137,7 +138,7 @@ func readTenants(path string) (map[string]dpu.Tenant, error) {
 	}
 	out := map[string]dpu.Tenant{}
 	for name, t := range in {
-		x := dpu.Tenant{Backends: t.Backends, MaxOps: t.MaxOps, MaxBytes: t.MaxBytes, Memory: t.Memory}
+		x := dpu.Tenant{Backends: t.Backends, MaxOps: t.MaxOps, MaxSessions: t.Sessions, MaxBytes: t.MaxBytes, Memory: t.Memory}
 		if t.SecretFile != "" {
 			b, err := os.ReadFile(t.SecretFile)
 			if err != nil {
