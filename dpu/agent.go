@@ -51,8 +51,8 @@ type Tenant struct {
 	MaxOps   int      // operations at a time over all its connections; 0: 256
 	// MaxSessions is how many connections it may have; 0: 64.
 	MaxSessions int
-	MaxBytes int64    // memory of the host that they may name; 0: 256 MiB
-	Memory   int64    // of the agent, in bytes; 0: 16 times AgentConfig.BytesInFlight
+	MaxBytes    int64 // memory of the host that they may name; 0: 256 MiB
+	Memory      int64 // of the agent, in bytes; 0: 16 times AgentConfig.BytesInFlight
 }
 
 func (cfg AgentConfig) withDefaults() (AgentConfig, error) {

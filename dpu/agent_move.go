@@ -219,7 +219,7 @@ func (o *agentOp) put() (in BlockInfo, boot uint64, err error) {
 	w := window{o: o, size: size}
 	defer w.drop()
 	parts := make(chan error, o.depth()) // ends of PutPart
-	begun, sum := 0, uint32(0)
+	begun, sum, brought := 0, uint32(0), false
 	wait := func() {
 		if e := <-parts; err == nil {
 			err = e
@@ -245,6 +245,7 @@ func (o *agentOp) put() (in BlockInfo, boot uint64, err error) {
 			return o.putWhole(in, c.b)
 		}
 		begun++
+		brought = true
 		go func() {
 			o.s.a.pass("backend")
 			b, err := o.be.PutPart(o.backend(), o.d.Key, size, c.off, c.b, o.token())
@@ -264,7 +265,10 @@ func (o *agentOp) put() (in BlockInfo, boot uint64, err error) {
 		err = o.checkSum(sum)
 	}
 	if err != nil {
-		o.abort()
+		if brought {
+			// The host waits for the status, and not for a backend that may be away.
+			o.s.wg.Go(o.abort)
+		}
 		return in, 0, err
 	}
 	in.Sum, o.sent = sum, true

@@ -144,7 +144,12 @@ func (o *agentOp) status(in BlockInfo, boot uint64, err error) wire.Status {
 	case errors.As(err, new(refusal)):
 		st.Flags = wire.NotBegun
 	case !o.d.Op.Writes():
-	case !o.sent || undone(err):
+	case !o.sent:
+		st.Flags = wire.NotBegun
+	case errors.Is(err, rpc.ErrIndeterminate), o.token().Epoch == 0 && errors.Is(err, ErrStale):
+		// Stale without an epoch: it was sent twice, and the server started between.
+		st.Flags = wire.Indeterminate
+	case undone(err):
 		st.Flags = wire.NotBegun
 	case unclear(err):
 		st.Flags = wire.Indeterminate

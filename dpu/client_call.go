@@ -171,6 +171,9 @@ func (o *op) written(ctx context.Context, s *hostSession, out *outcome, t *Token
 		return false, ctx.Err()
 	case out.gone && out.begun && st.ID == 0:
 		return false, fmt.Errorf("%w: %w", ErrIndeterminate, out.err)
+	case out.gone && out.begun && st.Flags&wire.NotBegun == 0: // it was done, or may have been
+		o.c.owe(s.epoch + 1)
+		return false, fmt.Errorf("%w: %w", ErrIndeterminate, out.err)
 	case out.gone:
 		return false, out.err
 	case stale:
@@ -248,11 +251,19 @@ func (o *op) wrote(boot uint64, t Token, err error) error {
 		}
 		return nil
 	}
-	// ErrStale: it was sent twice somewhere, and the server was started between.
-	if !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrStale) || t.Replay && unclear(err)) {
+	// ErrStale: it was sent twice somewhere, and the server was started between. And
+	// what did not reach the server the second time may have the first time.
+	if !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrStale) || t.Replay && !conclusive(err)) {
 		return fmt.Errorf("%w: %w", ErrIndeterminate, err)
 	}
 	return err
+}
+
+// conclusive reports an error of a write that the server looked at: it would know if
+// it had done the write before.
+func conclusive(err error) bool {
+	var e *rpc.Error
+	return errors.As(err, &e) && !e.Refused && e.Cause == nil && !unclear(err)
 }
 
 // Stat describes a block; see Blocks.
@@ -300,7 +311,7 @@ func (c *Client) List(ctx context.Context, after string, limit int) (l []BlockIn
 				}
 			}
 			_ = out.buf.Release()
-			return l[:min(len(l), limit)], err
+			return l[:min(len(l), max(limit, 0))], err
 		case out.gone:
 			return nil, o.release(&out)
 		}

@@ -33,6 +33,7 @@ type outcome struct {
 	// gone: the memory is not the caller's any more, or its context ended.
 	gone  bool
 	begun bool // the agent may have heard of it
+	late  bool // it was called back, for its time was over
 }
 
 // offload gives an operation to the agent and waits for the end. It takes b, if it
@@ -59,7 +60,11 @@ func (o *op) offload(ctx context.Context, s *hostSession, d wire.Descriptor, b m
 		r := g.Remote()
 		h.d.Addr, h.d.Len, h.d.RKey = r.Addr, r.Len, uint32(r.RKey)
 	}
-	return o.await(ctx, s, h, g)
+	out := o.await(ctx, s, h, g)
+	if out.err == nil {
+		o.c.policy.ended(o.c.now(), !out.late && rpc.Code(out.st.Code) != rpc.Unavailable)
+	}
+	return out
 }
 
 // await submits an operation and waits for its end.
@@ -83,6 +88,7 @@ func (o *op) await(ctx context.Context, s *hostSession, h *hostOp, g *mr.Grant) 
 	case <-deadline.C:
 		out := o.recall(s, h, g)
 		if out.err == nil && out.st.Code != 0 {
+			out.late = true
 			out.st.Text = fmt.Sprintf("called back after %v: %s", o.c.cfg.Deadline, out.st.Text)
 		}
 		return out
@@ -192,11 +198,11 @@ func (c *Client) begin(ctx context.Context, name, key string, size int) (*op, *h
 	s := c.session()
 	explicit := asked != Auto || c.cfg.Policy.Path != Auto
 	switch {
-	case len(key) > wire.MaxKey:
+	case len(key) > wire.MaxKey && explicit:
 		return o, nil, rpc.Errorf(rpc.InvalidArgument, "a key of %d bytes; an agent takes at most %d", len(key), wire.MaxKey)
 	case s == nil && explicit:
 		return o, nil, ErrNoAgent
-	case s == nil || !explicit && (int64(size) > int64(s.maxBlock) || uint64(size) > s.maxBytes):
+	case s == nil || len(key) > wire.MaxKey || !explicit && (int64(size) > int64(s.maxBlock) || uint64(size) > s.maxBytes):
 		o.began = Direct
 		return o, nil, nil
 	}
@@ -255,6 +261,9 @@ func (out *outcome) refused() bool {
 
 // final reports an answer that the direct way would give too.
 func final(st *wire.Status) bool {
+	if st.Flags&wire.NotBegun != 0 { // the agent's own, who may know no better
+		return false
+	}
 	switch rpc.Code(st.Code) {
 	case rpc.OK, rpc.NotFound, rpc.AlreadyExists, rpc.OutOfRange, rpc.InvalidArgument, rpc.PermissionDenied, rpc.Unauthenticated:
 		return true

@@ -41,8 +41,8 @@ type Event struct {
 	Began Path
 	Epoch uint32 // of the agent
 	Err   error
-	// Took is how long the operation took; of FellBack, until its memory was
-	// fenced, since the agent was given up.
+	// Took is the time since the operation began; of FellBack, until its memory was
+	// the caller's again.
 	Took time.Duration
 }
 

@@ -30,6 +30,7 @@ func (s *PolicyState) Up(now time.Duration)               { s.p.agentUp(now) }
 func (s *PolicyState) Lost(now time.Duration)             { s.p.agentLost(now) }
 func (s *PolicyState) Heard(now time.Duration, well bool) { s.p.heard(now, well) }
 func (s *PolicyState) Begin()                             { s.p.begin(1) }
+func (s *PolicyState) Ended(now time.Duration, well bool) { s.p.ended(now, well) }
 func (s *PolicyState) End()                               { s.p.end(1) }
 func (s *PolicyState) Changes() uint64                    { return s.p.changes }
 func (s *PolicyState) Choose(now time.Duration, size int, asked Path) (Path, error) {

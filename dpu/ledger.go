@@ -17,17 +17,18 @@ const (
 // done, and which agents are fenced. It lives in memory; a server that is started
 // again has another Boot, by which writers learn that it has forgotten.
 //
-// It remembers the last 4096 writes of a writer, and 16384 writers.
+// It remembers the last 4096 writes of a writer, and 16384 writers. To one that it
+// has forgotten it is like a server that was started again: it has another boot.
 type Ledger struct {
-	boot uint64
-
 	mu      sync.Mutex
-	writers map[Writer]*ledgerWriter // guarded by mu, as all below
-	lru     *list.List               // of *ledgerWriter, the most recently used in front
+	boot    uint64 // of writers that come; guarded by mu, as all below
+	writers map[Writer]*ledgerWriter
+	lru     *list.List // of *ledgerWriter, the most recently used in front
 }
 
 type ledgerWriter struct {
 	name  Writer
+	boot  uint64 // what was before it is not known
 	epoch uint32 // below it agents are fenced
 	max   uint64
 	done  map[uint64]bool
@@ -36,13 +37,25 @@ type ledgerWriter struct {
 
 // NewLedger makes an empty ledger.
 func NewLedger() *Ledger {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return &Ledger{boot: binary.LittleEndian.Uint64(b[:]) | 1, writers: map[Writer]*ledgerWriter{}, lru: list.New()}
+	return &Ledger{boot: newBoot(), writers: map[Writer]*ledgerWriter{}, lru: list.New()}
 }
 
-// Boot is a random number of this ledger, never 0.
-func (l *Ledger) Boot() uint64 { return l.boot }
+func newBoot() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return binary.LittleEndian.Uint64(b[:]) | 1
+}
+
+// Boot is a random number, never 0, of what the ledger knows of a writer: while it is
+// the same, nothing of the writer's was forgotten.
+func (l *Ledger) Boot(w Writer) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.writers[w]; x != nil {
+		return x.boot
+	}
+	return l.boot
+}
 
 func (l *Ledger) writer(w Writer, make bool) *ledgerWriter {
 	x := l.writers[w]
@@ -51,8 +64,9 @@ func (l *Ledger) writer(w Writer, make bool) *ledgerWriter {
 			old := l.lru.Back().Value.(*ledgerWriter)
 			l.lru.Remove(old.at)
 			delete(l.writers, old.name)
+			l.boot = newBoot() // it may come back
 		}
-		x = &ledgerWriter{name: w, done: map[uint64]bool{}}
+		x = &ledgerWriter{name: w, boot: l.boot, done: map[uint64]bool{}}
 		x.at = l.lru.PushFront(x)
 		l.writers[w] = x
 	}
@@ -72,7 +86,7 @@ func (l *Ledger) Fence(w Writer, epoch uint32) (boot uint64, err error) {
 	defer l.mu.Unlock()
 	x := l.writer(w, true)
 	x.epoch = max(x.epoch, epoch)
-	return l.boot, nil
+	return x.boot, nil
 }
 
 // Check says whether the write t was done already, or must not be: ErrFenced, or
@@ -99,7 +113,7 @@ func (l *Ledger) check(t Token) (done bool, err error) {
 	}
 	// Of what came before this process, or before the writer was forgotten, nothing is
 	// known. The writer itself may begin a write; nobody else may, and not again.
-	if (t.Boot != l.boot || x == nil) && (t.Epoch != 0 || t.Replay) {
+	if (x == nil || t.Boot != x.boot) && (t.Epoch != 0 || t.Replay) {
 		return false, fmt.Errorf("%w: it was started again", ErrStale)
 	}
 	return false, nil

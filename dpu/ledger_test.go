@@ -14,7 +14,7 @@ func TestLedger(t *testing.T) {
 	w := dpu.NewWriter()
 	boot, err := l.Fence(w, 3)
 	require.NoError(t, err)
-	require.Equal(t, l.Boot(), boot)
+	require.Equal(t, l.Boot(w), boot)
 	require.NotZero(t, boot)
 	n := 0
 	do := func(tok dpu.Token) error { return l.Apply(tok, func() error { n++; return nil }) }
@@ -72,7 +72,7 @@ func TestLedgerModel(t *testing.T) {
 			if r.IntN(300) == 0 {
 				top[i] += uint64(r.IntN(9000))
 			}
-			tok := dpu.Token{Writer: writers[i], Boot: l.Boot(), Epoch: uint32(r.IntN(20)), Replay: r.IntN(2) == 0}
+			tok := dpu.Token{Writer: writers[i], Boot: l.Boot(writers[i]), Epoch: uint32(r.IntN(20)), Replay: r.IntN(2) == 0}
 			tok.Seq = top[i] + uint64(r.IntN(40))
 			if r.IntN(10) == 0 {
 				tok.Seq -= min(tok.Seq, uint64(r.IntN(6000)))
@@ -109,4 +109,30 @@ func TestTokenEncoding(t *testing.T) {
 	require.Error(t, got.UnmarshalBinary(b[:39]))
 	b[37] = 1
 	require.Error(t, got.UnmarshalBinary(b))
+}
+
+// A writer that was forgotten, for many came after it, is like one before a restart:
+// what its agents, or it again, bring late is refused.
+func TestLedgerForgets(t *testing.T) {
+	l := dpu.NewLedger()
+	w := dpu.NewWriter()
+	boot, err := l.Fence(w, 2)
+	require.NoError(t, err)
+	n := 0
+	do := func(tok dpu.Token) error { return l.Apply(tok, func() error { n++; return nil }) }
+	require.NoError(t, do(dpu.Token{Writer: w, Seq: 1, Boot: boot}))
+	for range 16384 {
+		_, err := l.Fence(dpu.NewWriter(), 1)
+		require.NoError(t, err)
+	}
+	late := dpu.Token{Writer: w, Seq: 2, Boot: boot, Epoch: 1}
+	again := dpu.Token{Writer: w, Seq: 1, Boot: boot, Replay: true}
+	require.ErrorIs(t, do(late), dpu.ErrStale)
+	require.ErrorIs(t, do(again), dpu.ErrStale)
+	require.NoError(t, do(dpu.Token{Writer: w, Seq: 3, Boot: boot}), "a new write of its own")
+	require.ErrorIs(t, do(late), dpu.ErrStale)
+	require.ErrorIs(t, do(again), dpu.ErrStale)
+	require.NotEqual(t, boot, l.Boot(w))
+	require.NoError(t, do(dpu.Token{Writer: w, Seq: 4, Boot: l.Boot(w), Epoch: 1}), "of an agent that knows")
+	require.Equal(t, 3, n)
 }

@@ -64,7 +64,9 @@ type policy struct {
 	probation time.Duration // of the next agent, or this one
 	lostAt    time.Duration
 	lostEver  bool
-	changes   uint64 // of full
+	changes   uint64        // of full
+	bad       int           // operations in a row that ended badly
+	rest      time.Duration // after the next maxBad of them
 }
 
 // agentUp says that there is an agent.
@@ -99,6 +101,27 @@ func (p *policy) heard(now time.Duration, well bool) {
 		p.from = max(p.from, now+p.Probation/4)
 	}
 	p.suspect = !well
+}
+
+// maxBad is how many operations in a row an agent may fail for its store's sake
+// before others go Direct for a while.
+const maxBad = 3
+
+// ended says how an operation that the agent answered has ended: badly when its store
+// did not answer it in time. A store that only the agent cannot reach must not cost
+// each operation its whole time.
+func (p *policy) ended(now time.Duration, well bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if well {
+		p.bad, p.rest = 0, 0
+		return
+	}
+	if p.bad++; p.bad < maxBad && p.rest == 0 {
+		return
+	}
+	p.rest = min(max(2*p.rest, p.Probation), p.MaxProbation)
+	p.bad, p.from = 0, max(p.from, now+p.rest)
 }
 
 func (p *policy) begin(n int) {

@@ -121,3 +121,37 @@ func TestPolicyModel(t *testing.T) {
 		}
 	}
 }
+
+// An agent whose store does not answer rests, longer each time, until an operation
+// ends well.
+func TestPolicyOfBadEnds(t *testing.T) {
+	s, err := dpu.NewPolicyState(dpu.Policy{Probation: time.Second, MaxProbation: 3 * time.Second})
+	require.NoError(t, err)
+	s.Up(0)
+	at := func(now time.Duration, want dpu.Path) {
+		t.Helper()
+		got, err := s.Choose(now, 1<<20, dpu.Auto)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	now := time.Second
+	s.Ended(now, false)
+	s.Ended(now, false)
+	at(now, dpu.Staged)
+	s.Ended(now, true)
+	s.Ended(now, false)
+	s.Ended(now, false)
+	at(now, dpu.Staged)
+	s.Ended(now, false)
+	at(now, dpu.Direct)
+	for _, rest := range []time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 3 * time.Second} {
+		at(now+rest-1, dpu.Direct)
+		now += rest
+		at(now, dpu.Staged)
+		s.Ended(now, false) // one is enough now
+	}
+	now += 3 * time.Second
+	s.Ended(now, true)
+	s.Ended(now, false)
+	at(now, dpu.Staged)
+}

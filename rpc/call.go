@@ -175,7 +175,7 @@ func (c *Client) try(ctx context.Context, r *request) (*Reply, error) {
 	for replay := false; ; replay = true {
 		cs, err := c.session(ctx, r.wait || replay && r.idempotent)
 		if err != nil {
-			if sent && ctx.Err() == nil {
+			if sent {
 				err = fmt.Errorf("%w: %w", ErrIndeterminate, err)
 			}
 			return nil, err

@@ -95,8 +95,8 @@ func args(c *rpc.ServerCall, fixed int) (b []byte, t dpu.Token, key string, err 
 	return b, t, string(b[fixed+dpu.TokenLen:]), nil
 }
 
-func (v *service) boot(c *rpc.ServerCall) error {
-	return c.Reply(binary.LittleEndian.AppendUint64(nil, v.s.ledger.Boot()))
+func (v *service) boot(c *rpc.ServerCall, w dpu.Writer) error {
+	return c.Reply(binary.LittleEndian.AppendUint64(nil, v.s.ledger.Boot(w)))
 }
 
 func (v *service) put(ctx context.Context, c *rpc.ServerCall) error {
@@ -118,7 +118,7 @@ func (v *service) put(ctx context.Context, c *rpc.ServerCall) error {
 			return err
 		}
 	}
-	return v.boot(c)
+	return v.boot(c, t.Writer)
 }
 
 func (v *service) get(ctx context.Context, c *rpc.ServerCall) error {
@@ -207,7 +207,7 @@ func (v *service) delete(_ context.Context, c *rpc.ServerCall) error {
 	if err != nil {
 		return err
 	}
-	return v.boot(c)
+	return v.boot(c, t.Writer)
 }
 
 func (v *service) fence(_ context.Context, c *rpc.ServerCall) error {
@@ -219,7 +219,7 @@ func (v *service) fence(_ context.Context, c *rpc.ServerCall) error {
 		return rpc.Errorf(rpc.InvalidArgument, "%v", err)
 	}
 	v.s.dropUploads(func(u upload, _ *parts) bool { return u.writer == w && u.epoch != 0 && u.epoch < epoch })
-	return v.boot(c)
+	return v.boot(c, w)
 }
 
 func (v *service) usage(_ context.Context, c *rpc.ServerCall) error {

@@ -217,7 +217,7 @@ func TestTokens(t *testing.T) {
 // The token of the write that made a block is in its file: another process knows it.
 func TestTokenSurvives(t *testing.T) {
 	f := newFixture(t, 1<<20)
-	tok := dpu.Token{Writer: dpu.NewWriter(), Seq: 5, Boot: f.ledger.Boot()}
+	tok := dpu.Token{Writer: dpu.NewWriter(), Seq: 5, Boot: f.ledger.Boot(dpu.Writer{})}
 	data := make([]byte, 100)
 	in := info{BlockInfo: dpu.BlockInfo{Key: "k", Size: 100, Sum: crc32.Checksum(data, castagnoli)}}
 	require.NoError(t, f.put(in, tok, func(n int) (mr.Buf, error) { return f.d.Pool().Get(t.Context(), n) }, func(b mr.Buf) (mr.Buf, error) {

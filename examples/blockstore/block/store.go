@@ -73,13 +73,23 @@ type Store struct {
 	lru    *list.List               // the most recently used in front
 	bytes  int64
 	stale  []*mapping // of deleted or replaced blocks, still being read
+	begun  map[string]*begun
 
 	upMu    sync.Mutex
 	uploads map[upload]*parts // guarded by upMu
 
+	epoch  uint64 // of versions
 	seq    atomic.Uint64
 	staged atomic.Uint64 // bytes that the CPU copied, where a file cannot be written by the device
 	direct atomic.Bool
+}
+
+// begun is the writes of a key that are under way. The order in which writes began
+// is the one that counts: one whose caller has given up, or sent it again, must not
+// come over a later one that was acknowledged.
+type begun struct {
+	n       int
+	deleted uint64 // Version of the last delete meanwhile
 }
 
 type mapping struct {
@@ -97,7 +107,8 @@ func Open(dir string, pd *verbs.PD, cfg StoreConfig) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, pd: pd, limit: cfg.Cache, sync: !cfg.NoSync, onWrite: cfg.OnWrite, ledger: dpu.NewLedger(), uploads: map[upload]*parts{}, blocks: map[string]info{}, mapped: map[string]*list.Element{}, lru: list.New()}
+	s := &Store{dir: dir, pd: pd, limit: cfg.Cache, sync: !cfg.NoSync, onWrite: cfg.OnWrite, ledger: dpu.NewLedger(), uploads: map[upload]*parts{}, blocks: map[string]info{}, mapped: map[string]*list.Element{}, lru: list.New(), begun: map[string]*begun{}}
+	s.epoch = s.ledger.Boot(dpu.Writer{}) << 24
 	s.direct.Store(true)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -152,7 +163,7 @@ func readHeader(path string) (in info, err error) {
 }
 
 // version is another number each time, also after a restart.
-func (s *Store) version() uint64 { return s.ledger.Boot()<<24 + s.seq.Add(1) }
+func (s *Store) version() uint64 { return s.epoch + s.seq.Add(1) }
 
 // check says whether a write was done already, or must not be, before its data moves.
 func (s *Store) check(key string, t dpu.Token) (done bool, err error) {
@@ -186,7 +197,9 @@ func (s *Store) put(in info, t dpu.Token, pool func(int) (mr.Buf, error), fill f
 	if err := f.Truncate(headerSize + int64(in.Size)); err != nil {
 		return err
 	}
-	in.writer, in.seq, in.Version = t.Writer, t.Seq, s.version()
+	in.writer, in.seq = t.Writer, t.Seq
+	in.Version = s.enter(in.Key)
+	defer s.leave(in.Key)
 	h := make([]byte, tokenAt+24)
 	copy(h, blockMagic[:])
 	binary.LittleEndian.PutUint32(h[8:], in.Size)
@@ -229,11 +242,36 @@ func (s *Store) wrote(key string, t dpu.Token, err error) error {
 	return err
 }
 
+// enter says that a write of a key begins, and numbers it.
+func (s *Store) enter(key string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.begun[key]
+	if b == nil {
+		b = &begun{}
+		s.begun[key] = b
+	}
+	b.n++
+	return s.version()
+}
+
+func (s *Store) leave(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.begun[key]
+	if b.n--; b.n == 0 {
+		delete(s.begun, key)
+	}
+}
+
 // publish gives a file its name. What the name means and what is known of it change
-// together: of two that write one block the last has both.
+// together: of two that write one block the one that began last has both.
 func (s *Store) publish(tmp string, in info) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if old, ok := s.blocks[in.Key]; ok && old.Version > in.Version || s.begun[in.Key].deleted > in.Version {
+		return os.Remove(tmp) // as if it had been overwritten, or deleted, at once
+	}
 	if err := os.Rename(tmp, s.path(in.Key)); err != nil {
 		return err
 	}
@@ -430,6 +468,9 @@ func (s *Store) delete(key string, t dpu.Token) error {
 func (s *Store) remove(key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if b := s.begun[key]; b != nil {
+		b.deleted = s.version()
+	}
 	if _, ok := s.blocks[key]; !ok {
 		return fs.ErrNotExist
 	}

@@ -165,6 +165,38 @@ func TestStoreRefusesWrongData(t *testing.T) {
 	}
 }
 
+// A write whose caller gave up, and that ends late, does not undo later ones.
+func TestStoreLateWrite(t *testing.T) {
+	f := newFixture(t, 1<<20)
+	late := func(during func()) {
+		data := make([]byte, 5000)
+		Content(data, 1)
+		require.NoError(t, f.put(info{BlockInfo: dpu.BlockInfo{Key: "k", Size: 5000, Sum: crc32.Checksum(data, castagnoli)}}, dpu.Token{},
+			func(n int) (mr.Buf, error) { return f.d.Pool().Get(t.Context(), n) },
+			func(b mr.Buf) (mr.Buf, error) {
+				during()
+				p, err := b.Bytes()
+				copy(p, data)
+				return b, err
+			}))
+		require.Empty(t, f.begun)
+	}
+	late(func() { require.NoError(t, f.write("k", 5000, 2)) })
+	f.check("k", 2)
+	late(func() { require.NoError(t, f.delete("k", dpu.Token{})) })
+	_, err := f.stat("k")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	late(func() {
+		require.NoError(t, f.write("k", 5000, 3))
+		require.NoError(t, f.delete("k", dpu.Token{}))
+	})
+	_, err = f.stat("k")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	late(func() {})
+	f.check("k", 1)
+	require.Len(t, f.files(), 1, "nothing unfinished is left")
+}
+
 func TestStoreReplaceAndDeleteWhileRead(t *testing.T) {
 	f := newFixture(t, 1<<20)
 	require.NoError(t, f.write("k", 70000, 1))

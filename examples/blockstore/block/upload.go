@@ -122,7 +122,7 @@ func (v *service) part(ctx context.Context, c *rpc.ServerCall) error {
 	if done, err := v.s.check(key, t); err != nil {
 		return err
 	} else if done {
-		return v.boot(c)
+		return v.boot(c, t.Writer)
 	}
 	p, err := v.s.begin(ctx, c.Device().Pool(), upload{t.Writer, t.Seq, t.Epoch}, key, size)
 	if err != nil {
@@ -142,7 +142,7 @@ func (v *service) part(ctx context.Context, c *rpc.ServerCall) error {
 	p.mu.Lock()
 	p.have[off] = max(p.have[off], n)
 	p.mu.Unlock()
-	return v.boot(c)
+	return v.boot(c, t.Writer)
 }
 
 // commit makes a block of parts that are all there.
@@ -154,7 +154,7 @@ func (v *service) commit(ctx context.Context, c *rpc.ServerCall) error {
 	if done, err := v.s.check(key, t); err != nil {
 		return err
 	} else if done {
-		return v.boot(c)
+		return v.boot(c, t.Writer)
 	}
 	u := upload{t.Writer, t.Seq, t.Epoch}
 	v.s.upMu.Lock()
@@ -178,7 +178,7 @@ func (v *service) commit(ctx context.Context, c *rpc.ServerCall) error {
 	if err := v.s.putMemory(in, t, p.buf); err != nil {
 		return err
 	}
-	return v.boot(c)
+	return v.boot(c, t.Writer)
 }
 
 // putMemory is put of data that is in memory. It takes b.
