@@ -12,7 +12,7 @@ import (
 )
 
 // CloseWrite ends the half of this side: the peer reads io.EOF after what was
-// written. It does not wait for the peer.
+// written. It waits for a Write that is under way, and no longer.
 func (c *Conn) CloseWrite() error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
@@ -61,9 +61,7 @@ func (c *Conn) Close() error {
 		err := c.deliver()
 		c.wmu.Unlock()
 		err = errors.Join(err, c.q.Close())
-		c.rmu.Lock()
-		c.drop()
-		c.rmu.Unlock()
+		c.dropClosed()
 		if err != nil {
 			c.closeErr = &net.OpError{Op: "close", Net: network, Source: c.local, Addr: c.remote, Err: err}
 		}
@@ -71,10 +69,18 @@ func (c *Conn) Close() error {
 	return c.closeErr
 }
 
-// deliver waits until the peer has all. That the connection had failed before is
-// not for Close to say.
+// deliver waits until the peer has all. That the connection had failed before is for
+// Close to say when nobody has said it, and something was written that the peer may
+// not have.
 func (c *Conn) deliver() error {
-	if c.linger < 0 || c.q.Err() != nil {
+	if c.linger < 0 {
+		return nil
+	}
+	if err := c.q.Err(); err != nil {
+		// A peer that closes has read what it wanted.
+		if !c.told.Load() && (c.behind() || c.sent.Load() > 0 && !errors.Is(err, qp.ErrPeerClosed)) {
+			return fmt.Errorf("%w: %w", ErrUndelivered, err)
+		}
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.linger)

@@ -29,6 +29,7 @@ type Conn struct {
 	rd, wr        *deadline
 	linger        time.Duration
 	closed        atomic.Bool
+	told          atomic.Bool // an error was returned after the connection had ended
 	closing       sync.Once
 	closeErr      error // written in closing
 

@@ -28,6 +28,9 @@ func (c *Conn) opError(op string, err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
+	if c.q.Err() != nil {
+		c.told.Store(true)
+	}
 	return &net.OpError{Op: op, Net: network, Source: c.local, Addr: c.remote, Err: c.cause(err)}
 }
 

@@ -9,7 +9,7 @@ import (
 // Read reads what has come, waiting for the first byte.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.rmu.Lock()
-	defer c.rmu.Unlock()
+	defer c.leaveRead()
 	if err := c.fill(len(p) == 0); err != nil {
 		return 0, c.opError("read", err)
 	}
@@ -22,7 +22,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 // the peer has ended its half.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	c.rmu.Lock()
-	defer c.rmu.Unlock()
+	defer c.leaveRead()
 	var total int64
 	for {
 		if err := c.fill(false); err == io.EOF {
@@ -42,6 +42,22 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return total, err
 		}
+	}
+}
+
+// leaveRead unlocks rmu. A reader may be away in a Writer for long: Close does not
+// wait for it, and it does then what Close could not.
+func (c *Conn) leaveRead() {
+	c.rmu.Unlock()
+	c.dropClosed()
+}
+
+// dropClosed gives back what was not read of a closed connection, unless a reader is
+// there, who does.
+func (c *Conn) dropClosed() {
+	if c.closed.Load() && c.rmu.TryLock() {
+		c.drop()
+		c.rmu.Unlock()
 	}
 }
 

@@ -174,6 +174,11 @@ func (f *pingFlags) run(ctx context.Context, out, errOut io.Writer) (err error) 
 	}
 	d := pingpong.New(e, f.cfg.Poll)
 	defer func() { err = errors.Join(err, d.Close()) }()
+	if f.deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.deadline)
+		defer cancel()
+	}
 	switch {
 	case f.serve:
 		return f.runServer(ctx, d, out)
@@ -181,11 +186,6 @@ func (f *pingFlags) run(ctx context.Context, out, errOut io.Writer) (err error) 
 		return f.runLoopback(ctx, d, out)
 	case f.mtu:
 		return f.runMTU(ctx, d, out)
-	}
-	if f.deadline > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.deadline)
-		defer cancel()
 	}
 	for _, n := range f.size {
 		if err := f.runClient(ctx, d, n, out); err != nil || ctx.Err() != nil {

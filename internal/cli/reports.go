@@ -69,7 +69,7 @@ func heading(r *perf.Report) string {
 		s += "The software device is a stand-in: it copies every byte, and its figures say nothing of a NIC.\n"
 	}
 	if r.OneHost {
-		s += "Both ends are in one process: processor time is counted for both on each end.\n"
+		s += "Both ends are in one process: the client's processor time is that of both.\n"
 	}
 	return s
 }

@@ -27,7 +27,8 @@ const inheritThread = 1 << 35
 // CountAllCalls has the kernel count all system calls of this process from now on,
 // those of the Go runtime too, by a trace point. It needs tracefs to be mounted and
 // the right to use it (root, or kernel.perf_event_paranoid of -1); the error says
-// what is missing. The count costs some tens of nanoseconds a call.
+// what is missing. The count costs some tens of nanoseconds a call. It must be called
+// early: a thread that starts while it is at work may be counted twice.
 func CountAllCalls() error {
 	allMu.Lock()
 	defer allMu.Unlock()

@@ -24,6 +24,9 @@ func gone(err error) error {
 
 var errServerFailed = errors.New("the server's end failed")
 
+// slowMaking is the least rate, in bytes a second, at which a server makes blocks.
+const slowMaking = 20 << 20
+
 // run does one run of a way.
 func (c *client) run(ctx context.Context, name string, job Job, round int) (*RunResult, error) {
 	w, _ := findWay(name)
@@ -32,8 +35,8 @@ func (c *client) run(ctx context.Context, name string, job Job, round int) (*Run
 	if err := c.ctl.send(message{Type: msgRun, Way: name, Job: &job}); err != nil {
 		return nil, gone(err)
 	}
-	// Making the blocks may take a while.
-	m, err := c.ctl.want(time.Minute, msgGo)
+	// Making the blocks, and writing them to a file, may take a while.
+	m, err := c.ctl.want(time.Minute+time.Duration(job.Data/slowMaking)*time.Second, msgGo)
 	if err != nil {
 		return nil, gone(err)
 	}

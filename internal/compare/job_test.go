@@ -55,3 +55,8 @@ func TestContent(t *testing.T) {
 		}
 	}
 }
+
+// What the other end says reaches the operator's terminal.
+func TestPlain(t *testing.T) {
+	require.Equal(t, "no?[2Jdevice\nhere", plain("no\x1b[2Jdevice\nhere"))
+}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // A connection begins with 32 bytes: the magic, what it is for, the version, and
@@ -25,6 +27,7 @@ const (
 	tokenLen    = 16
 
 	patience = 30 * time.Second // with a peer that should answer at once; the machine may be busy
+	idle     = 2 * time.Minute  // of a client, between two runs
 	stall    = 5 * time.Second  // of an RPC peer, likewise: a virtual machine that is not run for a second is not dead
 )
 
@@ -135,7 +138,23 @@ func (c *control) receive(wait time.Duration) (m message, err error) {
 	if err := json.Unmarshal(line, &m); err != nil {
 		return m, fmt.Errorf("a message that makes no sense: %w", err)
 	}
+	m.Why = plain(m.Why)
+	if h := m.Host; h != nil {
+		for _, s := range []*string{&h.Name, &h.Kernel, &h.Arch, &h.Go, &h.Version, &h.Load, &h.Device} {
+			*s = plain(*s)
+		}
+	}
 	return m, nil
+}
+
+// plain is text of the other end without what a terminal would obey.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) && r != '\n' {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // want waits for a message of a type.

@@ -87,5 +87,5 @@ var HowCounted = []string{
 	"CPU is getrusage of each process, user and system apart. What the kernel does in threads of its own, or in interrupts that hit others, is not in it; machine is the time that all processors of the host were busy, with everything.",
 	"Calls are the system calls of our code, and of the software device, that move data or ask for it; each is counted where it is made, those that would have blocked included. The Go runtime's own (epoll, futex) are not in it. Where a library or a driver of the kernel makes them (rxe, a NIC) nobody counts: -.",
 	"Copied is bytes that a program copied in user space: the software device's packets (headers included), arguments of calls. Copies that the kernel makes between user and kernel space are not in it.",
-	"Latency is of a block, from asking for it to its being there, with as many under way as the depth says; verifying is not in it.",
+	"Latency is of a block, from asking for it to its being taken up, with as many under way as the depth says. Verifying it is not in it; but the receiver is one thread, so a block that has come waits while others are verified, and that is in it, the same for every way.",
 }

@@ -149,7 +149,8 @@ func (s *Server) session(ctx context.Context, ctl *control) error {
 	var src *source
 	defer func() { src.close() }()
 	for {
-		m, err := ctl.receive(0)
+		// A client that has nothing to say must not keep others out.
+		m, err := ctl.receive(idle)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

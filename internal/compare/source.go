@@ -17,6 +17,8 @@ type source struct {
 	mem  []byte // the file, mapped for reading and writing: see mr.MapFile
 	sums []byte // CRC-32C of each block, little-endian
 	what string
+
+	touched byte
 }
 
 func openSource(j Job, dir string) (s *source, err error) {
@@ -57,7 +59,7 @@ func openSource(j Job, dir string) (s *source, err error) {
 	}
 	// Every page is there before anything is measured.
 	for i := 0; i < len(s.mem); i += 4096 {
-		_ = s.mem[i]
+		s.touched += s.mem[i] // kept, or the compiler leaves the read out
 	}
 	return s, nil
 }

@@ -190,7 +190,7 @@ func TestServerLimits(t *testing.T) {
 	p.server.MaxMemory = 1 << 20
 	c := p.dial(t)
 	_, err := c.Run(t.Context(), Case{Op: Write, Size: 1 << 20, Count: 1})
-	require.ErrorContains(t, err, "takes 2 MiB of memory here, and --max-memory is 1 MiB")
+	require.ErrorContains(t, err, "takes 2080 KiB of memory here, and --max-memory is 1 MiB")
 	_, err = c.Run(t.Context(), Case{Op: Write, Size: 64, Depth: maxDepth, Count: 1})
 	require.ErrorContains(t, err, "work requests on a queue")
 

@@ -19,7 +19,7 @@ type Report struct {
 	Start   time.Time `json:"start"`
 	Client  Host      `json:"client"`
 	Server  Host      `json:"server"`
-	OneHost bool      `json:"one_process,omitempty"` // both ends were in one process, which has the processor time of both
+	OneHost bool      `json:"one_process,omitempty"` // both ends were in one process: ClientCPU is of both, ServerCPU zero
 	Results []Result  `json:"results"`
 	// Ended is "complete", "interrupted" or "failed"; Error says why it failed.
 	Ended string `json:"ended"`

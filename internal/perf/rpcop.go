@@ -126,8 +126,23 @@ func (s *rpcServer) close() {
 type rpcClient struct {
 	dev   *qp.Device
 	cl    *rpc.Client
-	sent  atomic.Int64 // calls that were answered
-	hists []*hdrhistogram.Histogram
+	sent  atomic.Int64        // calls that were answered
+	hists [16]sharedHistogram // each of some of the callers: a histogram is large
+}
+
+// sharedHistogram is one of several goroutines.
+type sharedHistogram struct {
+	mu sync.Mutex
+	h  *hdrhistogram.Histogram
+}
+
+func (s *sharedHistogram) record(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.h == nil {
+		s.h = newHistogram()
+	}
+	_ = s.h.RecordValue(min(max(int64(d), 1), int64(time.Minute)))
 }
 
 func dialRPC(ctx context.Context, dev *endpoint.Device, to *ready, c *Case) (_ *rpcClient, err error) {
@@ -161,8 +176,7 @@ func (r *rpcClient) run(hard context.Context, g goal, c *Case) error {
 	errs := make([]error, r.callers(c))
 	var wg sync.WaitGroup
 	for i := range errs {
-		h := newHistogram()
-		r.hists = append(r.hists, h)
+		h := &r.hists[i%len(r.hists)]
 		wg.Go(func() {
 			if errs[i] = r.calls(ctx, g, c.Size, h); errs[i] != nil {
 				cancel()
@@ -181,7 +195,7 @@ func (r *rpcClient) run(hard context.Context, g goal, c *Case) error {
 	return nil
 }
 
-func (r *rpcClient) calls(ctx context.Context, g goal, size int, h *hdrhistogram.Histogram) error {
+func (r *rpcClient) calls(ctx context.Context, g goal, size int, h *sharedHistogram) error {
 	body := binary.BigEndian.AppendUint64(nil, uint64(size))
 	k := &link{}
 	var buf mr.Buf
@@ -211,7 +225,7 @@ func (r *rpcClient) calls(ctx context.Context, g goal, size int, h *hdrhistogram
 			return fmt.Errorf("%d bytes were answered, not %d", got, size)
 		}
 		end := time.Now()
-		_ = h.RecordValue(min(max(int64(end.Sub(start)), 1), int64(time.Minute)))
+		h.record(end.Sub(start))
 		start = end
 		k.posted++
 		r.sent.Add(1)

@@ -189,8 +189,17 @@ func (c *Case) memory() int64 {
 	if c.Op == RPC {
 		return int64(c.Size) * int64(c.Depth) * int64(c.QPs)
 	}
-	return 2 * int64(c.Size) * int64(c.QPs)
+	page := int64(4096)
+	room := (int64(c.Size) + page - 1) / page * page
+	queues := int64(c.Depth)
+	if c.Op.receives() {
+		queues += max(2*int64(c.Depth), 512)
+	}
+	return (2*room + queues*perRequest) * int64(c.QPs)
 }
+
+// perRequest is about what a place in a queue takes, here and in the device.
+const perRequest = 256
 
 // Rules are settings that a server insists on; zero fields are free.
 type Rules struct {

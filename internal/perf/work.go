@@ -69,8 +69,10 @@ func (w *work) received() (n int64) {
 func (w *work) histogram() *hdrhistogram.Histogram {
 	h := newHistogram()
 	if w.rpc != nil {
-		for _, x := range w.rpc.hists {
-			h.Merge(x)
+		for i := range w.rpc.hists {
+			if x := w.rpc.hists[i].h; x != nil {
+				h.Merge(x)
+			}
 		}
 	} else {
 		for _, l := range w.g.lanes {
