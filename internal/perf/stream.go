@@ -34,13 +34,18 @@ func (l *lane) source(ctx context.Context, g goal) error {
 				if err := l.fill(k, &g, now); err != nil {
 					return err
 				}
-			} else if err := l.flush(k); err != nil {
+			}
+			// The goal may have been reached in the middle of fill.
+			if err := l.flush(k); err != nil {
 				return err
 			}
 			under += k.posted - k.done
 		}
-		if !open && under == 0 {
-			return nil
+		if under == 0 {
+			if !open {
+				return nil
+			}
+			continue // nothing would come
 		}
 		if err := l.take(ctx); err != nil {
 			return err
