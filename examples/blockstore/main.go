@@ -38,9 +38,12 @@ func main() {
 
 func command() *cobra.Command {
 	root := &cobra.Command{Use: "blockstore", Short: "a block store over RDMA", SilenceUsage: true, SilenceErrors: true}
+	root.PersistentFlags().DurationVar(&deadAfter, "dead-after", 0, "how long the other end may be silent; a machine that stalls needs more (default 1s)")
 	root.AddCommand(serveCommand(), loadCommand(), putCommand(), getCommand(), statCommand(), listCommand(), deleteCommand())
 	return root
 }
+
+var deadAfter time.Duration // --dead-after
 
 // devices are those of this host that are used, the first and more rails.
 type devices struct {
@@ -99,7 +102,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		srv, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: d.Device, Rails: d.rails, DataQPs: 2}, MaxBytes: 512 << 20})
+		srv, err := rpc.NewServer(rpc.ServerConfig{Config: rpc.Config{Device: d.Device, Rails: d.rails, DataQPs: 2, DeadAfter: deadAfter}, MaxBytes: 512 << 20})
 		if err != nil {
 			return err
 		}
@@ -158,7 +161,7 @@ func withClient(c *cobra.Command, f func(context.Context, block.Client, *qp.Devi
 // packets connecting takes several attempts.
 func dial(ctx context.Context, addr string, d devices) (*rpc.Client, error) {
 	for end := time.Now().Add(20 * time.Second); ; {
-		c, err := rpc.Dial(ctx, addr, rpc.Config{Device: d.Device, Rails: d.rails, DataQPs: 2, MaxBackoff: time.Second})
+		c, err := rpc.Dial(ctx, addr, rpc.Config{Device: d.Device, Rails: d.rails, DataQPs: 2, DeadAfter: deadAfter, MaxBackoff: time.Second})
 		if err == nil || ctx.Err() != nil || time.Now().After(end) {
 			return c, err
 		}

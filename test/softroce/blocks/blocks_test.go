@@ -38,6 +38,9 @@ type two struct {
 	served chan error
 }
 
+// deadAfter is more than a machine that emulates two others stalls for.
+const deadAfter = "3s"
+
 func boot(t *testing.T, cards int) *two {
 	if os.Getenv("SOFTROCE_VM_TESTS") == "" {
 		t.Skip("SOFTROCE_VM_TESTS=1 runs the tests that boot VMs")
@@ -66,7 +69,7 @@ func boot(t *testing.T, cards int) *two {
 func (w *two) serve() {
 	ctx, stop := context.WithCancel(w.ctx)
 	w.stop, w.served = stop, make(chan error, 1)
-	cmd := w.Host(0).Command(ctx, w.prog, "serve", "--dir", "/tmp/blocks", "--listen", "10.77.0.1:7471")
+	cmd := w.Host(0).Command(ctx, w.prog, "serve", "--dir", "/tmp/blocks", "--listen", "10.77.0.1:7471", "--dead-after", deadAfter)
 	cmd.Env = append(os.Environ(), "ZRDMA_DEVICE="+w.device)
 	cmd.Stdout, cmd.Stderr = w.t.Output(), w.t.Output()
 	require.NoError(w.t, cmd.Start())
@@ -82,7 +85,7 @@ func (w *two) kill() {
 // load works with blocks, disturbed by during, and gives what it says in the end.
 func (w *two) load(t *testing.T, seed, blocks int, during func(), more ...string) string {
 	argv := append([]string{w.prog, "load", "--server", "10.77.0.1:7471", "--blocks", fmt.Sprint(blocks), "--seed", fmt.Sprint(seed),
-		"--max", "262144", "--workers", "8", "--quiet"}, more...)
+		"--max", "262144", "--workers", "8", "--quiet", "--dead-after", deadAfter}, more...)
 	type result struct {
 		out []byte
 		err error
@@ -211,7 +214,7 @@ func TestRails(t *testing.T) {
 			rails(t, w.load(t, 51+card, 250, func() {
 				time.Sleep(2 * time.Second)
 				require.NoError(t, w.Hub(card).Partition(0, 1))
-				time.Sleep(4 * time.Second)
+				time.Sleep(6 * time.Second)
 				require.NoError(t, w.Hub(card).Heal(0, 1))
 			}, up...), card)
 		})
@@ -220,7 +223,7 @@ func TestRails(t *testing.T) {
 		rails(t, w.load(t, 53, 250, func() {
 			time.Sleep(2 * time.Second)
 			w.link(1, 1, false)
-			time.Sleep(4 * time.Second)
+			time.Sleep(6 * time.Second)
 			w.link(1, 1, true)
 		}, up...), 1)
 		w.load(t, 53, 250, nil, "--verify")
