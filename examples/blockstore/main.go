@@ -278,6 +278,7 @@ func loadCommand() *cobra.Command {
 		if quiet {
 			progress = io.Discard
 		}
+		fmt.Fprintf(c.OutOrStdout(), "working on %d blocks with %d at a time\n", l.blocks, l.workers)
 		if err := l.run(ctx, progress); err != nil {
 			return err
 		}

@@ -1,11 +1,13 @@
 package blocks
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,38 +84,57 @@ func (w *two) kill() {
 	<-w.served
 }
 
+// output is what a program prints; begun is closed by its first line.
+type output struct {
+	b     bytes.Buffer
+	begun chan struct{}
+	once  sync.Once
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	if bytes.IndexByte(p, '\n') >= 0 {
+		o.once.Do(func() { close(o.begun) })
+	}
+	return o.b.Write(p)
+}
+
 // load works with blocks, disturbed by during, and gives what it says in the end.
 func (w *two) load(t *testing.T, seed, blocks int, during func(), more ...string) string {
 	argv := append([]string{w.prog, "load", "--server", "10.77.0.1:7471", "--blocks", fmt.Sprint(blocks), "--seed", fmt.Sprint(seed),
 		"--max", "262144", "--workers", "8", "--quiet", "--dead-after", deadAfter}, more...)
-	type result struct {
-		out []byte
-		err error
-	}
-	done := make(chan result, 1)
 	ctx, cancel := context.WithTimeout(w.ctx, 2*time.Minute)
 	defer cancel()
 	start := time.Now()
+	out := &output{begun: make(chan struct{})}
+	done := make(chan error, 1)
 	go func() {
 		cmd := w.Host(1).Command(ctx, argv...)
 		cmd.Env = append(os.Environ(), "ZRDMA_DEVICE="+w.device)
-		cmd.Stderr = t.Output()
-		out, err := cmd.Output()
-		done <- result{out, err}
+		cmd.Stdout, cmd.Stderr = out, t.Output()
+		done <- cmd.Run()
 	}()
-	if during != nil {
-		during()
+	ended := false
+	var err error
+	select {
+	case <-out.begun:
+		if during != nil {
+			during()
+		}
+	case err = <-done:
+		ended = true
 	}
-	r := <-done
-	require.NoError(t, r.err, "%s", r.out)
-	summary := regexp.MustCompile(`(?m)^(put|get|.* verified|buffers|connections|longest|rail).*$`).FindAllString(string(r.out), -1)
+	if !ended {
+		err = <-done
+	}
+	require.NoError(t, err, "%s", &out.b)
+	summary := regexp.MustCompile(`(?m)^(put|get|.* verified|buffers|connections|longest|rail).*$`).FindAllString(out.b.String(), -1)
 	for _, line := range summary {
 		t.Log(line)
 	}
 	t.Logf("took %v", time.Since(start).Round(time.Millisecond))
-	require.Contains(t, string(r.out), "after their time: 0", "calls that hung")
-	require.Contains(t, string(r.out), "leaked 0")
-	return string(r.out)
+	require.Contains(t, out.b.String(), "after their time: 0", "calls that hung")
+	require.Contains(t, out.b.String(), "leaked 0")
+	return out.b.String()
 }
 
 // TestBlocks: whatever the network does, calls end in time, all data is right, and
@@ -150,7 +171,7 @@ func TestBlocks(t *testing.T) {
 	}
 	t.Run("partition", func(t *testing.T) {
 		w.load(t, 20, 150, func() {
-			time.Sleep(1500 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 			require.NoError(t, w.Hub(0).Partition(0, 1))
 			time.Sleep(10 * time.Second)
 			require.NoError(t, w.Hub(0).Heal(0, 1))
@@ -158,7 +179,7 @@ func TestBlocks(t *testing.T) {
 	})
 	t.Run("killed", func(t *testing.T) {
 		w.load(t, 30, 150, func() {
-			time.Sleep(1500 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 			w.kill()
 			time.Sleep(time.Second)
 			w.serve()
@@ -172,7 +193,7 @@ func TestBlocks(t *testing.T) {
 	for i, host := range []int{1, 0} {
 		t.Run(fmt.Sprintf("link of host %d down", host), func(t *testing.T) {
 			w.load(t, 40+i, 150, func() {
-				time.Sleep(1500 * time.Millisecond)
+				time.Sleep(500 * time.Millisecond)
 				w.link(host, 0, false)
 				time.Sleep(4 * time.Second)
 				w.link(host, 0, true)
@@ -212,7 +233,7 @@ func TestRails(t *testing.T) {
 	for card := range 2 {
 		t.Run(fmt.Sprintf("partition of card %d", card), func(t *testing.T) {
 			rails(t, w.load(t, 51+card, 250, func() {
-				time.Sleep(2 * time.Second)
+				time.Sleep(time.Second)
 				require.NoError(t, w.Hub(card).Partition(0, 1))
 				time.Sleep(6 * time.Second)
 				require.NoError(t, w.Hub(card).Heal(0, 1))
@@ -221,7 +242,7 @@ func TestRails(t *testing.T) {
 	}
 	t.Run("link of card 1 down", func(t *testing.T) {
 		rails(t, w.load(t, 53, 250, func() {
-			time.Sleep(2 * time.Second)
+			time.Sleep(time.Second)
 			w.link(1, 1, false)
 			time.Sleep(6 * time.Second)
 			w.link(1, 1, true)
