@@ -76,7 +76,7 @@ func (b *batch) add(dst netip.Addr, p *wire.Packet, segs [][]byte, n, size int) 
 	}
 	at := len(b.buf)
 	b.addrs.ID = uint16(b.n)
-	if n >= refMin && len(segs) > 0 && len(segs[0]) >= n && b.max > 1 && p.Opcode <= wire.RCWriteOnlyImm {
+	if n >= refMin && len(segs) > 0 && len(segs[0]) >= n && b.max > 1 && !p.Volatile && byRef(p.Opcode) {
 		b.addRef(at, p, segs[0][:n])
 	} else {
 		b.buf = appendPacket(b.buf, at, &b.addrs, p, segs, n)
@@ -86,10 +86,14 @@ func (b *batch) add(dst netip.Addr, p *wire.Packet, segs [][]byte, n, size int) 
 	b.closed = size < b.seg
 }
 
+func byRef(o wire.Opcode) bool {
+	return o <= wire.RCWriteOnlyImm || o >= wire.RCReadRespFirst && o <= wire.RCReadRespOnly
+}
+
 // addRef appends a packet whose payload stays where it is until the batch is sent,
-// which is before who added it gives up the device's lock. Memory that a peer
-// READs is none of those: its owner may write it meanwhile, and a packet that
-// does not agree with its ICRC would have to come again.
+// which is before who added it gives up the device's lock. The owner of memory that
+// a peer READs may write it meanwhile, though: the packet then does not agree with
+// its ICRC, and must come again. It is copied then, or that might go on for ever.
 func (b *batch) addRef(at int, p *wire.Packet, payload []byte) {
 	b.buf = p.Append(b.buf, len(payload))
 	head := len(b.buf)

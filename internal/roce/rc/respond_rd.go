@@ -200,7 +200,7 @@ func (q *QP) streamOne(e *pending) bool {
 		}
 		q.segs = append(q.segs, b)
 	}
-	q.pkt = wire.Packet{PSN: narrow(e.next), Syndrome: synAck, MSN: e.msn}
+	q.pkt = wire.Packet{PSN: narrow(e.next), Syndrome: synAck, MSN: e.msn, Volatile: e.replay}
 	first, last := e.next == e.from, e.next+1 == e.end
 	switch {
 	case first && last:

@@ -36,6 +36,10 @@ type Packet struct {
 	// Payload is a view into the decoded packet, without padding. Append does not
 	// look at it: the caller gathers it behind the header.
 	Payload []byte
+
+	// Volatile is of a payload that is copied before it is sent, for it may change
+	// meanwhile. It is not on the wire.
+	Volatile bool
 }
 
 // Errors of Decode. They are values, so that dropping a packet costs nothing.
