@@ -166,8 +166,14 @@ func connMessages(b *testing.B, da, db *Device) {
 	report(b, cpu)
 }
 
-// plainDevice is a software device without canaries, which cost.
+// plainDevice is a software device, or the one of ZRDMA_TEST_DEVICE, without
+// canaries, which cost.
 func plainDevice(b *testing.B, addr string) *Device {
+	if name := testDevice(); name != "" {
+		d := must[*Device](b)(Open(DeviceConfig{Name: name, Logger: quietLogger()}))
+		b.Cleanup(func() { require.NoError(b, d.Close()) })
+		return d
+	}
 	c := must[*verbs.Context](b)(verbs.OpenSoft(verbs.SoftConfig{Addrs: []netip.Addr{netip.MustParseAddr(addr)}}))
 	b.Cleanup(func() { require.NoError(b, c.Close()) })
 	d := must[*Device](b)(Open(DeviceConfig{Context: c, Logger: quietLogger()}))
@@ -256,7 +262,7 @@ func connWrites(b *testing.B, da, db *Device, size int) {
 	}
 	check2(b, x.Flush(ctx))
 	report(b, cpu)
-	for range len(free) {
+	for range numSources(size) / benchBatch { // Flush may return before the last Done
 		release((<-free).bufs[:])
 	}
 }
