@@ -35,13 +35,16 @@ type rpcEnd struct {
 	bufs   []mr.Buf
 }
 
-func (p *rpcEnd) open(e *env) (err error) {
+func (p *rpcEnd) open(e *env) error { return p.openAs(e, e.device, mr.PoolConfig{}) }
+
+func (p *rpcEnd) openAs(e *env, device string, pool mr.PoolConfig) (err error) {
 	p.e = e
-	if p.ctx, err = openDevice(e.device, localIP(e.conn.c)); err != nil {
+	if p.ctx, err = openDevice(device, localIP(e.conn.c)); err != nil {
 		return err
 	}
 	e.m.watch(p.ctx)
-	p.dev, err = qp.Open(qp.DeviceConfig{Context: p.ctx, Logger: slog.New(slog.DiscardHandler), Pool: mr.PoolConfig{Memory: mr.Config{Huge: mr.HugeOff}},
+	pool.Memory.Huge = mr.HugeOff
+	p.dev, err = qp.Open(qp.DeviceConfig{Context: p.ctx, Logger: slog.New(slog.DiscardHandler), Pool: pool,
 		OnEvent: func(ev verbs.AsyncEvent) {
 			if ev.Type == verbs.EventDeviceFatal {
 				e.fail(fmt.Errorf("device %s was taken away", p.ctx.Name()))

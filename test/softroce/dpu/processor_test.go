@@ -20,10 +20,10 @@ const (
 // when the VM waits for a processor.
 func (b *bed) processor(t *testing.T) {
 	agent := b.agent(t)
-	b.run(t, onHost, "offload", b.hostArgs(patient, "--op", "put", "--path", "direct", "--blocks", "24", "--size", "1048576", "--json")...)
+	b.run(t, onHost, "offload", b.hostArgs(patient, "--op", "put", "--path", "direct", "--blocks", "96", "--size", "1048576", "--json")...)
 	failures := 0
 	run := func(path string) (guest, vm float64) {
-		args := b.hostArgs(patient, "--op", "get", "--check", "sample", "--path", path, "--blocks", "24", "--size", "1048576", "--json")
+		args := b.hostArgs(patient, "--op", "get", "--check", "sample", "--path", path, "--blocks", "96", "--size", "1048576", "--json")
 		for {
 			before, err := b.Host(onHost).CPUTime()
 			require.NoError(t, err)
