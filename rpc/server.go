@@ -74,6 +74,7 @@ type Server struct {
 	die       context.CancelFunc
 	wg        sync.WaitGroup // sessions, calls, workers, accept loops
 	workers   workers
+	greeting  chan struct{} // of handshakes under way
 	bytes     budget
 	stats     serverStats
 }
@@ -100,7 +101,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, nics: nics, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{}, gone: make(chan struct{}),
+	s := &Server{cfg: cfg, nics: nics, bootID: process(), methods: map[uint32]*method{}, sessions: map[*serverSession]struct{}{}, gone: make(chan struct{}), greeting: make(chan struct{}, maxGreeting),
 		listeners: map[interface{ Close() error }]struct{}{}}
 	s.bytes.left.Store(cfg.MaxBytes)
 	s.workers.wg = &s.wg
@@ -312,6 +313,12 @@ func (l *Listener) acceptCM(ctx context.Context, cm *qp.Listener) error {
 		_ = c.Close()
 		return nil
 	}
+	if !l.s.mayGreet() {
+		l.pending.Delete(c)
+		ss.session.end(ErrClosed)
+		_ = c.Close()
+		return nil
+	}
 	l.s.start(ss, func(context.Context) (*qp.Conn, error) { return c, nil })
 	return nil
 }
@@ -320,6 +327,9 @@ func (l *Listener) acceptTCP() error {
 	nc, err := l.tcp.Accept()
 	if err != nil {
 		return err
+	}
+	if !l.s.mayGreet() {
+		return nc.Close()
 	}
 	ss := newServerSession(l.s, l.s.deviceFor(nc))
 	l.s.start(ss, func(ctx context.Context) (*qp.Conn, error) {
@@ -332,8 +342,22 @@ func (l *Listener) acceptTCP() error {
 	return nil
 }
 
+// maxGreeting is how many peers may be in their handshake. Each has receives of its
+// own from the pool already, and has not said who it is.
+const maxGreeting = 64
+
+// mayGreet waits until there is room for another handshake; false: the server ends.
+func (s *Server) mayGreet() bool {
+	select {
+	case s.greeting <- struct{}{}:
+		return true
+	case <-s.life.Done():
+		return false
+	}
+}
+
 // start does the handshake of a session, in a goroutine: a slow peer holds up
-// nobody.
+// nobody. mayGreet came before.
 func (s *Server) start(ss *serverSession, control func(context.Context) (*qp.Conn, error)) {
 	s.mu.Lock()
 	refuse := s.closed || s.draining || len(s.sessions) >= s.cfg.MaxSessions
@@ -346,6 +370,7 @@ func (s *Server) start(ss *serverSession, control func(context.Context) (*qp.Con
 	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
+		defer func() { <-s.greeting }()
 		ctx, cancel := context.WithTimeout(s.life, s.cfg.DialTimeout)
 		defer cancel()
 		c, err := control(ctx)
