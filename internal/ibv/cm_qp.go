@@ -153,7 +153,7 @@ func (x *cmID) CreateQP(in *p.QPInit) (p.QP, error) {
 		}
 		fd, err := netpoll.New(int(ch.fd), "rdma_cm completions")
 		if err != nil {
-			x.dropQP()
+			_ = x.dropQP()
 			return nil, err
 		}
 		x.comp[i] = fd
@@ -162,21 +162,20 @@ func (x *cmID) CreateQP(in *p.QPInit) (p.QP, error) {
 	return q, nil
 }
 
-// destroyQP: rdma_destroy_qp has no answer, so what it would be refused for is
-// found before.
+// destroyQP: rdma_destroy_qp, which is used where librdmacm has made the completion
+// queues, has no answer, so what it would be refused for is found before.
 func (x *cmID) destroyQP(q *qp) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if q.groups.Load() > 0 || x.joined > 0 {
 		return syscall.EBUSY
 	}
-	x.dropQP()
-	return nil
+	return x.dropQP()
 }
 
 // dropQP is called with mu held. The waiters of GetComp are gone before their
-// queues are.
-func (x *cmID) dropQP() {
+// queues are. After an error the queue pair is there still.
+func (x *cmID) dropQP() error {
 	for i, fd := range x.comp {
 		if fd != nil {
 			fd.Close()
@@ -184,9 +183,12 @@ func (x *cmID) dropQP() {
 		}
 	}
 	x.ch.mu.Lock()
-	C.zr_cm_destroy_qp(x.o)
+	err := errno(C.zr_cm_destroy_qp(x.o))
 	x.ch.mu.Unlock()
-	x.qp = nil
+	if err == nil {
+		x.qp = nil
+	}
+	return err
 }
 
 func (x *cmID) InitQPAttr(state p.QPState) (a p.QPAttr, mask p.QPAttrMask, err error) {

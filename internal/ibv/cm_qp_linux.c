@@ -42,8 +42,20 @@ int zr_cm_create_qp(struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_cq *scq
 	return 0;
 }
 
-void zr_cm_destroy_qp(struct rdma_cm_id *id) {
-	if (id->qp) rdma_destroy_qp(id);
+// rdma_destroy_qp hides what ibv_destroy_qp answers, and with it whether the device
+// is done with the memory. Without completion queues that librdmacm made, it does no
+// more than what is done here.
+int zr_cm_destroy_qp(struct rdma_cm_id *id) {
+	int rc;
+	if (!id->qp) return 0;
+	if (id->send_cq || id->recv_cq) {
+		rdma_destroy_qp(id);
+		return 0;
+	}
+	errno = 0;
+	rc = zr_ret(ibv_destroy_qp(id->qp));
+	if (!rc) id->qp = NULL;
+	return rc;
 }
 
 int zr_cm_init_qp_attr(struct rdma_cm_id *id, struct ibv_qp_attr *a, int *mask) {

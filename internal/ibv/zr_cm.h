@@ -66,7 +66,7 @@ int zr_cm_seterrno(int e);
 // cm_qp_linux.c
 int zr_cm_create_qp(struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_cq *scq, struct ibv_cq *rcq,
 		    struct ibv_srq *srq, struct zr_qp_init *in);
-void zr_cm_destroy_qp(struct rdma_cm_id *id);
+int zr_cm_destroy_qp(struct rdma_cm_id *id);
 int zr_cm_init_qp_attr(struct rdma_cm_id *id, struct ibv_qp_attr *a, int *mask);
 int zr_cm_create_srq(struct rdma_cm_id *id, struct ibv_pd *pd, uint64_t cookie, struct ibv_srq_attr *a, int ex,
 		     uint32_t type);
