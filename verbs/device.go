@@ -131,7 +131,8 @@ const EnvDevice = "ZRDMA_DEVICE"
 
 // OpenDefault opens the device named by ZRDMA_DEVICE or, without it, the first
 // kernel device that has an active port, or else the software device on
-// 127.0.0.1. It logs which, and why no kernel device.
+// 127.0.0.1, or on the next address of loopback when another process has that. It
+// logs which, and why no kernel device.
 func OpenDefault() (*Context, error) {
 	if name := os.Getenv(EnvDevice); name != "" {
 		return Open(name)
@@ -145,7 +146,7 @@ func OpenDefault() (*Context, error) {
 	if err != nil {
 		why = err.Error()
 	}
-	if c, err = OpenSoft(SoftConfig{}); err != nil {
+	if c, err = openFreeSoft(); err != nil {
 		return nil, fmt.Errorf("verbs: no usable RDMA device: %s; and the software device: %w", why, err)
 	}
 	slog.Info("verbs: using the software device", "device", c.Name(), "why", why)

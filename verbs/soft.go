@@ -132,6 +132,22 @@ func OpenSoft(c SoftConfig) (*Context, error) {
 	return softDevice(c).Open()
 }
 
+// openFreeSoft opens the software device on the first address of loopback that no
+// other process has: of a client nobody needs to know it.
+func openFreeSoft() (*Context, error) {
+	first, err := OpenSoft(SoftConfig{})
+	for i := byte(2); errors.Is(err, syscall.EADDRINUSE) && i < 64; i++ {
+		c, e := OpenSoft(SoftConfig{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, i})}})
+		if e == nil {
+			return c, nil
+		}
+		if !errors.Is(e, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return first, err
+}
+
 // softOpenErr explains why a software device does not open.
 func softOpenErr(name string, err error) error {
 	hint := ""

@@ -3,6 +3,7 @@ package verbs
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -145,13 +146,14 @@ func TestOpenDefault(t *testing.T) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(&b, nil)))
 	defer slog.SetDefault(old)
 	t.Setenv(EnvDevice, "")
-	c, err = OpenDefault()
-	if errors.Is(err, syscall.EADDRINUSE) { // another process tests on 127.0.0.1
-		require.ErrorContains(t, err, "no usable RDMA device")
-		return
+	// Another process has 127.0.0.1, this one or one that tests too.
+	u, err := net.ListenPacket("udp", "127.0.0.1:4791")
+	if err == nil {
+		defer u.Close()
 	}
+	c, err = OpenDefault()
 	require.NoError(t, err)
-	require.Equal(t, "soft:127.0.0.1", c.Name())
+	require.Regexp(t, `^soft:127\.0\.0\.([2-9]|[1-6][0-9])$`, c.Name())
 	require.Contains(t, b.String(), "using the software device")
 	require.Contains(t, b.String(), "why=")
 	require.NoError(t, c.Close())
