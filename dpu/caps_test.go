@@ -74,9 +74,9 @@ func TestAttributeOverrulesObject(t *testing.T) {
 	}
 }
 
-// The software device does more than rxe in one: timestamps.
+// The software device does more than rxe in two: timestamps, and memory of a descriptor.
 var softWant = map[string]Answer{
-	"mw_type_1": Yes, "mw_type_2b": Yes, "odp": No, "dma_buf": No, "device_memory": No, "atomics": Yes,
+	"mw_type_1": Yes, "mw_type_2b": Yes, "odp": No, "dma_buf": Yes, "device_memory": No, "atomics": Yes,
 	"relaxed_ordering": Undecided, "atomic_write": No, "flush": No, "xrc": No, "tag_matching": No, "timestamps": Yes, "cross_gvmi": No,
 }
 

@@ -82,7 +82,8 @@ type mr struct {
 	slot    *memSlot
 	key     uint32
 	id      uint64
-	windows int // bound to it; guarded by n.mu
+	windows int    // bound to it; guarded by n.mu
+	mapped  []byte // of a dma-buf; unmapped with the region
 }
 
 var (
@@ -141,6 +142,10 @@ func (m *mr) Close() error {
 	}
 	m.p.refs--
 	m.n.mem.release(m.slot, regionSlot)
+	if m.mapped != nil {
+		unmap(m.mapped)
+		m.mapped = nil
+	}
 	return nil
 }
 

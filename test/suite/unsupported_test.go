@@ -44,7 +44,7 @@ func rare(t *testing.T, e *env, run func(verb string, want error, f func() error
 		{"ibv_import_pd", func() (any, error) { return e.ctx.ImportPD(0) }, false},
 		{"ibv_import_mr", func() (any, error) { return e.pd.ImportMR(0) }, false},
 		{"ibv_import_dm", func() (any, error) { return e.ctx.ImportDM(0, 4096) }, false},
-		{"ibv_reg_dmabuf_mr", func() (any, error) { return e.pd.RegDmabufMR(0, 0, 4096, 0, verbs.AccessLocalWrite) }, false},
+		{"ibv_reg_dmabuf_mr", func() (any, error) { return e.pd.RegDmabufMR(0, 0, 4096, 0, verbs.AccessLocalWrite) }, true},
 		{"ibv_rereg_mr", func() (any, error) {
 			err := mr.Rereg(verbs.ReregMRChangeAccess, verbs.ReregConfig{Access: verbs.AccessLocalWrite})
 			var re *verbs.ReregError
