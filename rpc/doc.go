@@ -33,7 +33,9 @@
 // When the context of a call ends, Call returns at once; the memory does not. The
 // server is told, ends the handler's context, waits for its one-sided operations
 // and acknowledges; or, when it does not within Config.Grace, the right to the
-// memory is taken away by a fence (package mr). The connection lives on.
+// memory is taken away by a fence (package mr). The connection lives on. Memory of a
+// pool goes back to it then. Of a Region of the caller's own, Region.Close and another
+// Buf of the range fail with mr.ErrInUse until then: that is how it is known.
 //
 // # Failure
 //
