@@ -193,7 +193,7 @@ func init() {
 			}
 		})
 		if e.soft {
-			require.Equal(t, 28, n)
+			require.Equal(t, 27, n)
 			e.softExtras()
 		} else {
 			require.Equal(t, 60, n)
