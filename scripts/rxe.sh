@@ -37,5 +37,5 @@ bin/softroce run -timeout 4m -script test/softroce/scripts/compare-gone.txt
 
 echo "rxe: the harness itself; C peers, and the software device against rxe, in two VMs"
 # `make dpu` has the package that needs arm64 VMs.
-# shellcheck disable=SC2046 # a list of packages
-SOFTROCE_VM_TESTS=1 gts -- -count=1 -p 1 -timeout 25m $(go list ./test/softroce/... | grep -v '/softroce/dpu$')
+SOFTROCE_VM_TESTS=1 gts --rerun-fails=1 --rerun-fails-max-failures=5 \
+	--packages "$(go list ./test/softroce/... | grep -v '/softroce/dpu$' | tr '\n' ' ')" -- -count=1 -p 1 -timeout 25m
