@@ -136,7 +136,7 @@ func (p *endpoint) connect() error {
 		return err
 	}
 	if p.peer.Why != "" {
-		return fmt.Errorf("the other end's device: %s", p.peer.Why)
+		return fmt.Errorf("the other end's device: %s", plain(p.peer.Why))
 	}
 	reads := min(p.reads, p.peer.Reads)
 	err = p.qp.Modify(verbs.QPAttr{State: verbs.QPSRTR, PathMTU: min(pa.ActiveMTU, p.peer.MTU), DestQPN: p.peer.QPN, RQPSN: p.peer.PSN,

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/zrdma/zrdma/dpu"
@@ -140,18 +139,7 @@ func (p *storeServer) fill(ctx context.Context, at string) (err error) {
 	return nil
 }
 
-func (p *storeServer) run(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-p.served:
-		p.served <- err
-		if err == nil {
-			err = errors.New("the store's server ended")
-		}
-		return err
-	}
-}
+func (p *storeServer) run(ctx context.Context) error { return untilEnded(ctx, p.served) }
 
 func (p *storeServer) close() error {
 	var errs []error
@@ -194,18 +182,8 @@ func fetchDPU(ctx context.Context, e *env) (_ part, err error) {
 	if err := p.open(e); err != nil {
 		return nil, err
 	}
-	if p.region, err = mr.Alloc(e.job.depth()*e.job.Block, mr.Config{Huge: mr.HugeOff}, p.dev.PD()); err != nil {
+	if err := p.places(); err != nil {
 		return nil, err
-	}
-	if err := p.cut(e.job.depth()); err != nil {
-		return nil, err
-	}
-	for _, b := range p.bufs {
-		mem, err := b.Bytes()
-		if err != nil {
-			return nil, err
-		}
-		touch(mem)
 	}
 	cfg := p.config()
 	cfg.PlainTCP = false
@@ -244,20 +222,7 @@ func (p *agentClient) reach(ctx context.Context, store string) error {
 	}
 }
 
-func (p *agentClient) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	for place := range p.bufs {
-		wg.Go(func() {
-			if err := p.worker(ctx, place); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
-}
+func (p *agentClient) run(ctx context.Context) error { return p.work(ctx, p.worker) }
 
 func (p *agentClient) worker(ctx context.Context, place int) error {
 	distinct := uint64(p.e.job.distinct())

@@ -71,8 +71,8 @@ func TestThroughAnAgent(t *testing.T) {
 	require.EqualValues(t, 49*small().Block, r.Ways[0].Runs[1].Bytes)
 }
 
-// An agent that is not there is said so.
-func TestNoAgent(t *testing.T) {
+// A store's address that makes no sense is said at the client.
+func TestBadStoreAddress(t *testing.T) {
 	t.Setenv(EnvStore, "nonsense")
 	t.Setenv(EnvAgent, "127.78.0.9:7472")
 	addr, _, _ := serve(t, &Server{})

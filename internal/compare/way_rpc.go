@@ -65,6 +65,54 @@ func (p *rpcEnd) cut(n int) error {
 	return nil
 }
 
+// places makes the memory that blocks come into, a Buf of each place.
+func (p *rpcEnd) places() (err error) {
+	if p.region, err = mr.Alloc(p.e.job.depth()*p.e.job.Block, mr.Config{Huge: mr.HugeOff}, p.dev.PD()); err != nil {
+		return err
+	}
+	if err := p.cut(p.e.job.depth()); err != nil {
+		return err
+	}
+	for _, b := range p.bufs {
+		mem, err := b.Bytes()
+		if err != nil {
+			return err
+		}
+		touch(mem)
+	}
+	return nil
+}
+
+// work has a goroutine for each place.
+func (p *rpcEnd) work(ctx context.Context, worker func(context.Context, int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for place := range p.bufs {
+		wg.Go(func() {
+			if err := worker(ctx, place); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// untilEnded waits for the client to be done; a server that ends before is an error.
+func untilEnded(ctx context.Context, served chan error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-served:
+		served <- err // close reads it
+		if err == nil {
+			err = errors.New("the rpc server ended")
+		}
+		return err
+	}
+}
+
 func (p *rpcEnd) config() rpc.Config {
 	return rpc.Config{Device: p.dev, PlainTCP: true, MaxCalls: max(p.e.job.depth(), 16), NoReconnect: true, DeadAfter: stall, DialTimeout: patience, Logger: slog.New(slog.DiscardHandler)}
 }
@@ -157,18 +205,7 @@ func (p *rpcServer) handle(ctx context.Context, c *rpc.ServerCall) error {
 	return c.Reply(nil)
 }
 
-func (p *rpcServer) run(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-p.served:
-		p.served <- err
-		if err == nil {
-			err = errors.New("the rpc server ended")
-		}
-		return err
-	}
-}
+func (p *rpcServer) run(ctx context.Context) error { return untilEnded(ctx, p.served) }
 
 func (p *rpcServer) close() error {
 	var errs []error
@@ -198,23 +235,13 @@ func fetchRPC(ctx context.Context, e *env) (_ part, err error) {
 		return nil, err
 	}
 	if at.Why != "" {
-		return nil, &CannotError{"server", at.Why}
+		return nil, &CannotError{"server", plain(at.Why)}
 	}
 	if err := p.open(e); err != nil {
 		return nil, err
 	}
-	if p.region, err = mr.Alloc(e.job.depth()*e.job.Block, mr.Config{Huge: mr.HugeOff}, p.dev.PD()); err != nil {
+	if err := p.places(); err != nil {
 		return nil, err
-	}
-	if err := p.cut(e.job.depth()); err != nil {
-		return nil, err
-	}
-	for _, b := range p.bufs {
-		mem, err := b.Bytes()
-		if err != nil {
-			return nil, err
-		}
-		touch(mem)
 	}
 	host, _, err := net.SplitHostPort(e.conn.c.RemoteAddr().String())
 	if err != nil {
@@ -226,20 +253,7 @@ func fetchRPC(ctx context.Context, e *env) (_ part, err error) {
 
 // run has a goroutine for each place; each asks for every depth-th block, so that
 // no block comes twice in a row into one place.
-func (p *rpcClient) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	for place := range p.bufs {
-		wg.Go(func() {
-			if err := p.worker(ctx, place); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
-}
+func (p *rpcClient) run(ctx context.Context) error { return p.work(ctx, p.worker) }
 
 func (p *rpcClient) worker(ctx context.Context, place int) error {
 	var ask [8]byte
