@@ -228,8 +228,8 @@ func processor() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// waitRails waits for every rail to be up, for the time given. Calls go on as they
-// come, so a lost one is joined again without any.
+// waitRails waits for every rail to be up, for the time given. A lost one is joined
+// again by itself.
 func (l *load) waitRails(ctx context.Context, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()

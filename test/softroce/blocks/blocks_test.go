@@ -113,19 +113,15 @@ func (w *two) load(t *testing.T, seed, blocks int, during func(), more ...string
 		cmd.Stdout, cmd.Stderr = out, t.Output()
 		done <- cmd.Run()
 	}()
-	ended := false
-	var err error
 	select {
 	case <-out.begun:
 		if during != nil {
 			during()
 		}
-	case err = <-done:
-		ended = true
+	case err := <-done: // it never began
+		done <- err
 	}
-	if !ended {
-		err = <-done
-	}
+	err := <-done
 	require.NoError(t, err, "%s", &out.b)
 	summary := regexp.MustCompile(`(?m)^(put|get|.* verified|buffers|connections|longest|rail).*$`).FindAllString(out.b.String(), -1)
 	for _, line := range summary {
