@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/zrdma/zrdma/internal/devkind"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -21,8 +22,8 @@ type GrantQP interface {
 	PD() *verbs.PD
 
 	// PostControl posts wr: a WRBindMW or a WRLocalInv. The queue pair sets its ID
-	// and SendSignaled, and keeps the order of posts. It waits for room in the
-	// send queue until ctx ends. When it returns nil, done is called exactly once,
+	// and SendSignaled, and when the device has a bind, its BindMW's key (SetRKey). What
+	// is posted later is executed later; it may pass what was posted before. It waits for room in the send queue until ctx ends. When it returns nil, done is called exactly once,
 	// from any goroutine, with nil for a good completion, else an error (a flush,
 	// or that the queue pair was destroyed); done does not block and posts nothing.
 	// When it returns an error nothing was posted and done is never called.
@@ -139,7 +140,7 @@ func NewGranter(d *verbs.PD, cfg GranterConfig) (*Granter, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine, onBus: isHardware(d.Context()), onRXE: isRXE(d.Context()), settled: settled}
+	g := &Granter{pd: d, cfg: cfg, mech: cfg.Mechanism, quiet: cfg.Quarantine, onBus: devkind.IsHardware(d.Context()), onRXE: devkind.IsRXE(d.Context()), settled: settled}
 	if g.quiet == 0 {
 		g.quiet = DefaultQuarantine(d.Context())
 	}
@@ -164,7 +165,7 @@ func NewGranter(d *verbs.PD, cfg GranterConfig) (*Granter, error) {
 // overrun: 3 ms on rxe, siw and the like, none on hardware, which is believed to
 // be strict, and none on this module's own software device, which is.
 func DefaultQuarantine(c *verbs.Context) time.Duration {
-	if isHardware(c) || strings.HasPrefix(c.Name(), "soft:") {
+	if devkind.IsHardware(c) || strings.HasPrefix(c.Name(), "soft:") {
 		return 0
 	}
 	return softQuarantine

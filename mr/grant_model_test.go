@@ -63,6 +63,7 @@ func (q *moody) PostControl(_ context.Context, wr verbs.SendWR, done func(error)
 	}
 	delay := time.Duration(q.r.IntN(3000)) * time.Microsecond
 	if wr.Opcode == verbs.WRBindMW {
+		wr.BindMW.SetRKey(wr.RKey)
 		if mood == 1 || q.dead {
 			time.AfterFunc(delay, func() { done(errFlushed) })
 			return nil

@@ -42,6 +42,9 @@ func (q *scriptQP) PostControl(_ context.Context, wr verbs.SendWR, done func(err
 		return q.postErr
 	}
 	q.posted = append(q.posted, wr)
+	if wr.BindMW != nil {
+		wr.BindMW.SetRKey(wr.RKey)
+	}
 	if q.auto {
 		done(q.autoErr)
 		return nil

@@ -156,6 +156,9 @@ func (e *end) PostControl(_ context.Context, wr verbs.SendWR, done func(error)) 
 	if _, err := e.q.PostSend([]verbs.SendWR{wr}); err != nil {
 		return err
 	}
+	if wr.BindMW != nil {
+		wr.BindMW.SetRKey(wr.RKey)
+	}
 	wc, err := e.wait(20 * time.Second)
 	if err == nil {
 		err = verbs.WCErr(&wc)

@@ -159,7 +159,6 @@ func (t *Grant) bind(ctx context.Context, k *key, access verbs.AccessFlags) erro
 		return fmt.Errorf("mr: posting the bind of a window: %w", err)
 	}
 	w.binds++
-	w.mw.SetRKey(t.remote.RKey) // libibverbs leaves it to the poster of the bind
 	return nil
 }
 

@@ -2,9 +2,6 @@ package mr
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/zrdma/zrdma/verbs"
 )
@@ -66,26 +63,6 @@ func (g *Granter) settle(t *Grant, leaked bool) {
 		g.leaks++
 	}
 	g.mu.Unlock()
-}
-
-// isHardware tells a device on a bus from rxe, siw and the software device.
-func isHardware(c *verbs.Context) bool {
-	p := c.SysfsPath()
-	if p == "" || isRXE(c) {
-		return false
-	}
-	real, err := filepath.EvalSymlinks(p)
-	return err == nil && !strings.Contains(real, "/devices/virtual/")
-}
-
-// isRXE tells the kernel's rxe: only it names its network card so.
-func isRXE(c *verbs.Context) bool {
-	p := c.SysfsPath()
-	if p == "" {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(p, "parent"))
-	return err == nil
 }
 
 // Close frees the idle windows. ErrInUse while a grant has not ended. Windows

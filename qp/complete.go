@@ -46,6 +46,9 @@ func (c *Conn) complete(wc *verbs.WC) {
 		*p = pending{flights: c.spareFlights()}
 		q.head++
 	}
+	if len(q.wr) > 0 && !q.joining && !c.held() {
+		c.ring() // it was held
+	}
 	if q.head == q.tail {
 		c.waits.Store(0)
 	} else {

@@ -113,13 +113,13 @@ type sendQueue struct {
 	wr         []verbs.SendWR
 	sge        []verbs.SGE // of wr
 	data       []byte      // of wr, inline: copies
+	binds      int         // of wr
 	joining    bool        // somebody is about to ring the doorbell
 	joinAt     int64       // since when, in ns of the device's clock
 	controls   int         // control messages in flight
-	control    [controlSize]byte
-	probing    bool       // one of them is a probe
-	down       bool       // the queue pair takes no more
-	done       []finished // scratch of the engine's goroutine
+	probing    bool        // one of them is a probe
+	down       bool        // the queue pair takes no more
+	done       []finished  // scratch of the engine's goroutine
 	spare      [][]flight
 }
 

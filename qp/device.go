@@ -49,6 +49,7 @@ type Device struct {
 	watch   *watcher
 	onEvent func(verbs.AsyncEvent)
 	down    atomic.Bool // the port has no link
+	repeats bool        // see hold.go
 	// Limits of the device; 0: it does not say.
 	rdAtomic int
 	inlines  sync.Map // of inline

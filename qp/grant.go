@@ -34,7 +34,18 @@ func (c *Conn) PostControl(ctx context.Context, wr verbs.SendWR, done func(error
 	wr.ID, q.quiet = q.tail, 0
 	wr.Flags |= verbs.SendSignaled
 	q.add(wr, p)
-	n, err := c.submit(1)
+	if wr.Opcode == verbs.WRBindMW {
+		q.binds++
+	}
+	mine := 1
+	if c.dev.repeats && !c.advance() {
+		mine = 0 // others are behind it: it is not taken back
+		c.signalLast()
+	}
+	n, err := c.submit(mine)
+	if mine == 0 {
+		n, err = 1, nil
+	}
 	if n > 0 && wr.Opcode == verbs.WRBindMW {
 		if c.windows == nil {
 			c.windows = map[verbs.RKey]*verbs.MW{}

@@ -3,6 +3,7 @@ package qp
 import (
 	"fmt"
 
+	"github.com/zrdma/zrdma/internal/devkind"
 	"github.com/zrdma/zrdma/verbs"
 )
 
@@ -19,6 +20,7 @@ func (d *Device) learn() error {
 		return fmt.Errorf("qp: %w", err)
 	}
 	d.rdAtomic = int(min(a.MaxQPRdAtom, a.MaxQPInitRdAtom))
+	d.repeats = devkind.RepeatsLocal(d.dev)
 	return nil
 }
 

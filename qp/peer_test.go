@@ -18,7 +18,8 @@ import (
 // test/softroce/interop: ZRDMA_QP_PEER is "server" or the server's address, port
 // and the seconds to write. The server grants memory, into which the client writes
 // with eight writes under way. Each says on its output how it ended, and is
-// clean when every buffer has come back and everything could be closed.
+// clean when every buffer has come back and everything could be closed. With
+// ZRDMA_QP_WORK=windows it is the work of TestWindowsUnderRetries.
 func TestPeer(t *testing.T) {
 	role := os.Getenv("ZRDMA_QP_PEER")
 	if role == "" {
@@ -29,9 +30,23 @@ func TestPeer(t *testing.T) {
 	d, err := Open(DeviceConfig{Name: testDevice(), Pool: mr.PoolConfig{Canaries: true}})
 	require.NoError(t, err)
 	cfg := Config{DeadAfter: 3 * time.Second, Timeout: 16} // seven tries outlast a link that is down for a second
-	if role == "server" {
+	windows := os.Getenv("ZRDMA_QP_WORK") == "windows"
+	switch {
+	case windows && role == "server":
+		l := must[*Listener](t)(d.Listen(ctx, ":7471", hasty))
+		fmt.Println("LISTENING")
+		c := must[*Conn](t)(l.Accept(ctx))
+		require.NoError(t, answerWindows(ctx, d, c))
+		<-c.Done() // its answers are there
+		require.NoError(t, c.Close())
+		require.NoError(t, l.Close())
+	case windows:
+		c := must[*Conn](t)(d.Dial(ctx, role, hasty))
+		require.NoError(t, askWindows(ctx, d, c))
+		require.NoError(t, c.Close())
+	case role == "server":
 		peerServer(t, ctx, d, cfg)
-	} else {
+	default:
 		seconds := must[time.Duration](t)(time.ParseDuration(os.Getenv("ZRDMA_QP_TIME")))
 		peerClient(t, ctx, d, role, cfg, seconds)
 	}

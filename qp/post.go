@@ -229,7 +229,7 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 		p.size += s.Length
 	}
 	data := o.Data
-	if o.Join && len(data) > 0 { // the caller's again before the doorbell
+	if (o.Join || c.dev.repeats) && len(data) > 0 { // the caller's again before the doorbell
 		at := len(q.data)
 		q.data = append(q.data, data...)
 		data = q.data[at:]
@@ -291,10 +291,21 @@ func (c *Conn) signalEvery() int { return max(c.cfg.SendDepth/4, 1) }
 // submit rings the doorbell for what was prepared; the last mine of it are the
 // caller's, who gets to know how many of those were posted. Those of others that
 // the device refuses end the connection, and with it.
+// What is held counts as posted, as in Op.Join.
 func (c *Conn) submit(mine int) (int, error) {
 	q := &c.send
+	if c.held() {
+		return mine, nil
+	}
 	want, first := len(q.wr), q.wr[0].ID
 	n, err := c.qp.PostSend(q.wr)
+	if q.binds > 0 {
+		for i := range q.wr[:n] {
+			if w := &q.wr[i]; w.Opcode == verbs.WRBindMW {
+				w.BindMW.SetRKey(w.RKey) // libibverbs leaves it to the poster
+			}
+		}
+	}
 	c.stats.doorbells.Add(1)
 	c.stats.posted.Add(uint64(n))
 	if n > 0 && q.head == first {
@@ -317,7 +328,7 @@ func (c *Conn) submit(mine int) (int, error) {
 	} else {
 		err = nil // all are in the device's hands, whatever it says
 	}
-	q.wr, q.sge, q.data = q.wr[:0], q.sge[:0], q.data[:0]
+	q.wr, q.sge, q.data, q.binds = q.wr[:0], q.sge[:0], q.data[:0], 0
 	return mine, err
 }
 
@@ -350,13 +361,14 @@ func (c *Conn) sendControl(probe bool) {
 	}
 	p := &q.ring[q.tail%uint64(len(q.ring))]
 	*p = pending{kind: control, flights: p.flights[:0], grant: grant, probe: probe, signaled: true}
-	body := &q.control // copied by the post
-	body[0] = controlCredit
+	body := [controlSize]byte{controlCredit}
 	if probe {
 		body[0] = controlProbe
 	}
+	at := len(q.data)
+	q.data = append(q.data, body[:]...)
 	q.quiet = 0
-	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRSendWithImm, Flags: verbs.SendSignaled, Imm: immControl | uint32(grant), Inline: body[:]}, p)
+	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRSendWithImm, Flags: verbs.SendSignaled, Imm: immControl | uint32(grant), Inline: q.data[at:]}, p)
 	q.controls++
 	q.probing = q.probing || probe
 	if n, err := c.submit(1); n == 0 {

@@ -23,7 +23,6 @@ import (
 var (
 	stormCalls   = flag.Int("rpc.storm", 1000, "how many calls TestStorm makes; docs/rpc-proofs.md says what the long run is")
 	stormGrace   = flag.Duration("rpc.grace", 30*time.Second, "Config.Grace of TestStorm: a machine that has too much to do answers late, and fences after the grace cost connections")
-	stormReads   = flag.Bool("rpc.reads", true, "storms with windows that are read: Linux 6.1 panics when a READ of one is repeated after a fence")
 	stormWorkers = flag.Int("rpc.stormers", 64, "goroutines that call")
 )
 
@@ -196,7 +195,7 @@ func (w *storm) one(ctx context.Context, r *rand.Rand, from source, giveUp bool)
 		w.late.Add(1)
 	}
 	method, opt := "get", ReadInto(b)
-	if *stormReads && r.IntN(2) == 0 {
+	if r.IntN(2) == 0 {
 		pattern(p, id)
 		method, opt = "put", WriteFrom(b)
 	}
@@ -276,9 +275,6 @@ func (w *storm) worker(ctx context.Context, r *rand.Rand, measure bool) error {
 // changes after it came back, and the connection lives.
 func TestStorm(t *testing.T) {
 	for _, mode := range []BulkMode{Push, Pull} {
-		if mode == Pull && !*stormReads {
-			continue
-		}
 		t.Run(mode.String(), func(t *testing.T) {
 			w := newStorm(t, Config{Bulk: mode, DataQPs: 2, Grace: *stormGrace})
 			w.left.Store(int64(*stormCalls))

@@ -20,9 +20,9 @@ const (
 	reported  = 2*deadAfter + 15*time.Second
 )
 
-func qpPeer(t *testing.T, h *softroce.Host, role string, d time.Duration) *tool {
-	return start(t, h, "env", "ZRDMA_TEST_DEVICE=rxe0", "ZRDMA_QP_PEER="+role, "ZRDMA_QP_TIME="+d.String(),
-		goTool(t, "qp.test"), "-test.run", "^TestPeer$", "-test.timeout", "3m")
+func qpPeer(t *testing.T, h *softroce.Host, role string, d time.Duration, env ...string) *tool {
+	return start(t, h, append(append([]string{"env", "ZRDMA_TEST_DEVICE=rxe0", "ZRDMA_QP_PEER=" + role, "ZRDMA_QP_TIME=" + d.String()}, env...),
+		goTool(t, "qp.test"), "-test.run", "^TestPeer$", "-test.timeout", "3m")...)
 }
 
 // says waits until a program has printed a line that begins so.
@@ -62,6 +62,18 @@ func TestQPTwoHosts(t *testing.T) {
 		client.says(t, "WRITING")
 		return
 	}
+	windows := func(t *testing.T) {
+		server := qpPeer(t, c.Host(0), "server", 0, "ZRDMA_QP_WORK=windows")
+		server.says(t, "LISTENING")
+		require.Contains(t, qpPeer(t, c.Host(1), "10.77.0.1:7471", 0, "ZRDMA_QP_WORK=windows").wait(t), "CLEAN")
+		require.Contains(t, server.wait(t), "CLEAN")
+	}
+	t.Run("windows", windows)
+	t.Run("windows, 1% loss", func(t *testing.T) {
+		require.NoError(t, c.Hub(0).SetAll(hub.Faults{Loss: 0.01, Match: hub.RoCE}))
+		defer func() { require.NoError(t, c.Hub(0).SetAll(hub.Faults{})) }()
+		windows(t)
+	})
 	t.Run("1% loss", func(t *testing.T) {
 		require.NoError(t, c.Hub(0).SetAll(hub.Faults{Loss: 0.01, Match: hub.RoCE}))
 		defer func() { require.NoError(t, c.Hub(0).SetAll(hub.Faults{})) }()
