@@ -151,7 +151,7 @@ func (c *Conn) mark() {
 	}
 	p := &q.ring[q.tail%n]
 	*p = pending{kind: control, flights: p.flights[:0], signaled: true}
-	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRRDMAWrite, Flags: verbs.SendSignaled}, p)
+	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRRDMAWrite, Flags: verbs.SendSignaled})
 	q.controls++
 	if n, err := c.submit(1); n == 0 {
 		q.controls--
@@ -218,7 +218,7 @@ func (c *Conn) destroy() {
 		c.eng.barrier()
 		if err == nil { // a destroyed queue pair touches nothing
 			c.razed.Store(true)
-			c.abandon(func(p *pending) { c.finishAll(p, c.Err()) }, flight.Release)
+			c.abandon(func(p *pending) { c.finish(p, c.Err()) }, flight.Release)
 			return
 		}
 		why := "the queue pair of " + c.name + " cannot be destroyed: " + err.Error()

@@ -27,25 +27,23 @@ func (c *Conn) complete(wc *verbs.WC) {
 		}
 	}
 	q := &c.send
+	n := uint64(len(q.ring))
 	q.Lock()
 	// Completions come in order, and one that is good speaks for all before it;
 	// what fails always has one of its own.
-	for q.head <= wc.WRID && q.head < q.tail {
-		p := &q.ring[q.head%uint64(len(q.ring))]
-		f := finished{pending: *p}
-		if q.head == wc.WRID {
-			f.err = err
-		}
+	from, to := q.head, min(wc.WRID+1, q.tail)
+	places := 0
+	for i := from; i < to; i++ {
+		p := &q.ring[i%n]
 		if p.kind == control {
 			q.controls--
 			q.probing = q.probing && !p.probe
+		} else {
+			places++
 		}
-		q.bytes -= p.bytes
-		q.done = append(q.done, f)
-		// The flights go along; the ring's place gets another slice for them.
-		*p = pending{flights: c.spareFlights()}
-		q.head++
+		q.bytes -= uint64(p.bytes)
 	}
+	q.head = max(from, to)
 	if len(q.wr) > 0 && !q.joining && !c.held() {
 		c.ring() // it was held
 	}
@@ -54,20 +52,16 @@ func (c *Conn) complete(wc *verbs.WC) {
 	} else {
 		c.waits.Store(c.dev.now())
 	}
-	done := q.done
-	q.done = q.done[:0]
 	q.Unlock()
-	places := 0
-	for i := range done {
-		if done[i].kind != control {
-			places++
-		}
-	}
-	// Places first: a callback may want to post.
+	// Places first: a callback may want to post. The ring is twice as long as what
+	// can be under way, so nobody gets the places in it that are told of below.
 	c.slots.give(places)
-	for i := range done {
-		c.finish(&done[i])
-		done[i] = finished{}
+	for i := from; i < to; i++ {
+		var e error
+		if i == wc.WRID {
+			e = err
+		}
+		c.finish(&q.ring[i%n], e)
 	}
 }
 
@@ -78,53 +72,37 @@ func (c *Conn) endCause(ce *verbs.CompletionError) error {
 	return ce
 }
 
-// finish tells the owner of an operation how it ended and gives its buffers back.
-func (c *Conn) finish(f *finished) {
+// finish tells the owner of an operation how it ended and gives its buffers back. It
+// leaves nothing in p but the memory of its flights.
+func (c *Conn) finish(p *pending, err error) {
 	c.stats.completed.Add(1)
-	if g := c.cfg.OnComplete; g != nil && f.kind <= FetchAdd {
-		g(c, f.kind, int(f.size), f.err)
+	if g := c.cfg.OnComplete; g != nil && p.kind <= FetchAdd {
+		g(c, p.kind, int(p.size), err)
 	}
 	switch {
-	case f.call != nil:
-		f.call.finish(f)
-	case f.control != nil:
-		if f.err == nil && f.unbinds != 0 {
-			c.Unbound(f.unbinds) // first: then it may be bound elsewhere
+	case p.call != nil:
+		p.call.finish(p.flights, err)
+	case p.control != nil:
+		if err == nil && p.unbinds != 0 {
+			c.Unbound(p.unbinds) // first: then it may be bound elsewhere
 		}
-		f.control(f.err)
-	case f.done != nil:
+		p.control(err)
+	case p.done != nil:
 		// One slice for all callbacks: they run one after the other.
 		bufs := c.given[:0]
-		for _, x := range f.flights {
+		for _, x := range p.flights {
 			bufs = append(bufs, x.Complete())
 		}
-		f.done(Result{Conn: c, Kind: f.kind, Token: f.token, Err: f.err, Bufs: bufs})
+		p.done(Result{Conn: c, Kind: p.kind, Token: p.token, Err: err, Bufs: bufs})
 		clear(bufs)
 		c.given = bufs
 	default:
-		for _, x := range f.flights {
+		for _, x := range p.flights {
 			x.Release()
 		}
 	}
-	c.keepFlights(f.flights)
-}
-
-// spareFlights and keepFlights recycle the slices of flights, so that posting
-// allocates nothing. Both run in the engine's goroutine, or when it is past.
-func (c *Conn) spareFlights() []flight {
-	if n := len(c.send.spare); n > 0 {
-		s := c.send.spare[n-1]
-		c.send.spare = c.send.spare[:n-1]
-		return s
-	}
-	return make([]flight, 0, c.cfg.MaxSGE)
-}
-
-func (c *Conn) keepFlights(s []flight) {
-	clear(s)
-	c.send.Lock()
-	c.send.spare = append(c.send.spare, s[:0])
-	c.send.Unlock()
+	clear(p.flights)
+	p.flights, p.call, p.control, p.done = p.flights[:0], nil, nil, nil
 }
 
 // settle ends a batch of completions: receives are posted again, credits given.
@@ -150,7 +128,7 @@ func (c *Conn) abandon(op func(*pending), recv func(flight)) {
 	for ; q.head < q.tail; q.head++ {
 		p := &q.ring[q.head%uint64(len(q.ring))]
 		left = append(left, *p)
-		*p = pending{flights: make([]flight, 0, c.cfg.MaxSGE)}
+		*p = pending{}
 	}
 	q.Unlock()
 	for i := range left {
@@ -161,13 +139,11 @@ func (c *Conn) abandon(op func(*pending), recv func(flight)) {
 	}
 }
 
-func (c *Conn) finishAll(p *pending, err error) { c.finish(&finished{pending: *p, err: err}) }
-
 // leakAll tells the owner, but no buffer is given back: the device may still use it.
 func (c *Conn) leakAll(p *pending, why string) {
 	for _, f := range p.flights {
 		f.Leak(why)
 	}
 	p.flights = nil
-	c.finish(&finished{pending: *p, err: c.Err()})
+	c.finish(p, c.Err())
 }

@@ -106,10 +106,10 @@ type Conn struct {
 // number, which is the WR ID. The last of them, those in wr, wait for the doorbell.
 type sendQueue struct {
 	sync.Mutex
-	ring       []pending
-	head, tail uint64 // guarded by the mutex, as all below
-	bytes      uint64 // of the operations in flight
-	quiet      int    // unsignalled since the last signalled one
+	ring       []pending // twice as long as what may be under way: see complete
+	head, tail uint64    // guarded by the mutex, as all below
+	bytes      uint64    // of the operations in flight
+	quiet      int       // unsignalled since the last signalled one
 	wr         []verbs.SendWR
 	sge        []verbs.SGE // of wr
 	data       []byte      // of wr, inline: copies
@@ -119,8 +119,6 @@ type sendQueue struct {
 	controls   int         // control messages in flight
 	probing    bool        // one of them is a probe
 	down       bool        // the queue pair takes no more
-	done       []finished  // scratch of the engine's goroutine
-	spare      [][]flight
 }
 
 // Peer is the address of the other side.

@@ -33,7 +33,7 @@ func (c *Conn) PostControl(ctx context.Context, wr verbs.SendWR, done func(error
 	}
 	wr.ID, q.quiet = q.tail, 0
 	wr.Flags |= verbs.SendSignaled
-	q.add(wr, p)
+	q.add(wr)
 	if wr.Opcode == verbs.WRBindMW {
 		q.binds++
 	}

@@ -45,10 +45,7 @@ func (d *Device) newConn(cfg Config) (_ *Conn, err error) {
 	if c.flow {
 		c.credits = newSlots(0) // the peer's hello brings some
 	}
-	c.send.ring = make([]pending, cfg.SendDepth+sendReserve)
-	for i := range c.send.ring {
-		c.send.ring[i].flights = make([]flight, 0, cfg.MaxSGE)
-	}
+	c.send.ring = make([]pending, 2*(cfg.SendDepth+sendReserve))
 	if err := c.eng.reserve(c.reservation()); err != nil {
 		return nil, err
 	}

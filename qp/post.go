@@ -11,27 +11,20 @@ import (
 
 type flight = mr.Flight
 
-// pending is an operation posted and not completed.
+// pending is an operation posted and not completed. One cache line.
 type pending struct {
 	kind     Kind
-	size     uint32 // bytes, of Data or the buffers
+	probe    bool // of control
+	signaled bool
+	size     uint32     // bytes, of Data or the buffers
+	bytes    uint32     // of the buffers
+	grant    uint32     // credits it carries
+	unbinds  verbs.RKey // by LOCAL_INV
 	token    uint64
 	done     func(Result)
 	call     *call       // a synchronous caller, or nil
 	control  func(error) // of PostControl, or nil
-	unbinds  verbs.RKey  // by LOCAL_INV
 	flights  []flight
-	grant    int // credits it carries
-	bytes    uint64
-	probe    bool // of control
-	signaled bool
-}
-
-// finished is an operation taken from the ring, to be told to its owner once the
-// ring's lock is free.
-type finished struct {
-	pending
-	err error
 }
 
 // Post posts operations in order, with one doorbell, waiting for room in the send
@@ -225,7 +218,7 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 			return err
 		}
 		q.sge = append(q.sge, s)
-		p.bytes += uint64(s.Length)
+		p.bytes += s.Length
 		p.size += s.Length
 	}
 	data := o.Data
@@ -234,7 +227,8 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 		q.data = append(q.data, data...)
 		data = q.data[at:]
 	}
-	w := verbs.SendWR{ID: q.tail, SGList: q.sge[from:], Inline: data, RemoteAddr: o.Remote.Addr, RKey: o.Remote.RKey}
+	w := q.extend()
+	w.SGList, w.Inline, w.RemoteAddr, w.RKey = q.sge[from:], data, o.Remote.Addr, o.Remote.RKey
 	if o.Fence {
 		w.Flags |= verbs.SendFence
 	}
@@ -252,7 +246,7 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 			w.Opcode, w.Imm = verbs.WRSendWithImm, o.Imm
 		case c.flow:
 			if p.grant = c.in.takeGrant(); p.grant > 0 {
-				w.Opcode, w.Imm = verbs.WRSendWithImm, uint32(p.grant)
+				w.Opcode, w.Imm = verbs.WRSendWithImm, p.grant
 			}
 		}
 	case Write:
@@ -274,15 +268,23 @@ func (c *Conn) prepare(o *Op, call *call, last bool) error {
 		p.signaled = true
 		q.quiet = 0
 	}
-	q.add(w, p)
+	q.bytes += uint64(p.bytes)
+	q.tail++
 	return nil
 }
 
-// add puts a work request behind those that wait for the doorbell. p is its place
-// in the ring.
-func (q *sendQueue) add(w verbs.SendWR, p *pending) {
+// extend makes room for the next work request, behind those that wait for the
+// doorbell; to count it is the caller's.
+func (q *sendQueue) extend() *verbs.SendWR {
+	q.wr = append(q.wr, verbs.SendWR{})
+	w := &q.wr[len(q.wr)-1]
+	w.ID = q.tail
+	return w
+}
+
+// add puts a work request without buffers behind those that wait for the doorbell.
+func (q *sendQueue) add(w verbs.SendWR) {
 	q.wr = append(q.wr, w)
-	q.bytes += p.bytes
 	q.tail++
 }
 
@@ -342,7 +344,7 @@ func (c *Conn) undo(n int) {
 		for _, f := range p.flights {
 			f.Undo()
 		}
-		q.bytes -= p.bytes
+		q.bytes -= uint64(p.bytes)
 		c.in.returnGrant(p.grant)
 		*p = pending{flights: p.flights[:0]}
 	}
@@ -368,7 +370,7 @@ func (c *Conn) sendControl(probe bool) {
 	at := len(q.data)
 	q.data = append(q.data, body[:]...)
 	q.quiet = 0
-	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRSendWithImm, Flags: verbs.SendSignaled, Imm: immControl | uint32(grant), Inline: q.data[at:]}, p)
+	q.add(verbs.SendWR{ID: q.tail, Opcode: verbs.WRSendWithImm, Flags: verbs.SendSignaled, Imm: immControl | grant, Inline: q.data[at:]})
 	q.controls++
 	q.probing = q.probing || probe
 	if n, err := c.submit(1); n == 0 {

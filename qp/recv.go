@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/zrdma/zrdma/mr"
 	"github.com/zrdma/zrdma/verbs"
@@ -279,7 +280,8 @@ type inbox struct {
 	queue []Message // guarded by mu, as all below
 	first int
 	wake  chan struct{} // one token: the queue may have something
-	owed  int           // credits to grant
+
+	owed atomic.Uint32 // credits to grant
 }
 
 func (in *inbox) held() int {
@@ -288,33 +290,23 @@ func (in *inbox) held() int {
 	return len(in.queue) - in.first
 }
 
-func (in *inbox) owing() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.owed
-}
+// owe adds credits that the peer is to get, and returns how many those are now.
+func (in *inbox) owe(n uint32) int { return int(in.owed.Add(n)) }
 
-func (in *inbox) owe(n int) int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.owed += n
-	return in.owed
-}
+func (in *inbox) owing() int { return int(in.owed.Load()) }
 
 // takeGrant is how many credits a message can give to the peer.
-func (in *inbox) takeGrant() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	n := min(in.owed, immGrant)
-	in.owed -= n
-	return n
+func (in *inbox) takeGrant() uint32 {
+	for {
+		owed := in.owed.Load()
+		n := min(owed, immGrant)
+		if n == 0 || in.owed.CompareAndSwap(owed, owed-n) {
+			return n
+		}
+	}
 }
 
-func (in *inbox) returnGrant(n int) {
-	in.mu.Lock()
-	in.owed += n
-	in.mu.Unlock()
-}
+func (in *inbox) returnGrant(n uint32) { in.owed.Add(n) }
 
 // close drops what nobody took and returns how many messages that were.
 func (in *inbox) close() int {

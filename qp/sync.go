@@ -44,16 +44,16 @@ func (k *call) free() {
 
 // finish is called by who completes the operation. A caller that has gone away
 // gets nothing: the memory goes back to where it came from.
-func (k *call) finish(f *finished) {
+func (k *call) finish(flights []flight, err error) {
 	if !k.state.CompareAndSwap(callWaiting, callAnswered) {
-		for _, x := range f.flights {
+		for _, x := range flights {
 			x.Release()
 		}
 		k.free()
 		return
 	}
-	k.err = f.err
-	for _, x := range f.flights {
+	k.err = err
+	for _, x := range flights {
 		k.bufs = append(k.bufs, x.Complete())
 	}
 	k.ready <- struct{}{}
