@@ -1,6 +1,6 @@
 # A laptop and CI run the same targets. `make demo` needs Go alone; the others
 # install what they lack (with apt when root; else they print the command).
-.PHONY: all deps bin bin-arm64 dpu demo demo-rxe demo-vm test unit soft rxe soak check bench coverage clean
+.PHONY: all deps bin bin-arm64 dpu netdevsim demo demo-rxe demo-vm test unit soft rxe soak check bench coverage clean
 TOOL = go tool -modfile=tools/go.mod
 
 all: check test
@@ -44,6 +44,10 @@ bin-arm64: bin
 # one network, all on rxe.
 dpu: bin-arm64
 	@sh scripts/dpu.sh
+
+# devlink of a real kernel, without hardware: builds netdevsim for the VMs' kernel.
+netdevsim: bin
+	@sh scripts/netdevsim.sh
 
 test: unit soft rxe
 
