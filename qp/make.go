@@ -46,6 +46,10 @@ func (d *Device) newConn(cfg Config) (_ *Conn, err error) {
 		c.credits = newSlots(0) // the peer's hello brings some
 	}
 	c.send.ring = make([]pending, 2*(cfg.SendDepth+sendReserve))
+	one := make([]flight, len(c.send.ring)) // most operations have one buffer
+	for i := range c.send.ring {
+		c.send.ring[i].flights = one[i : i : i+1]
+	}
 	if err := c.eng.reserve(c.reservation()); err != nil {
 		return nil, err
 	}

@@ -162,15 +162,14 @@ const (
 // send queue is held, but not while others have their turn.
 func (c *Conn) join() bool {
 	q := &c.send
-	now := c.dev.now()
-	switch {
-	case len(q.wr) >= joinMost, q.joining && now-q.joinAt >= joinFor:
-		q.joinAt = now
+	switch n := len(q.wr); {
+	case n >= joinMost, q.joining && n%4 == 0 && c.dev.now()-q.joinAt >= joinFor: // a look at the clock is dear
+		q.joinAt = c.dev.now()
 		return false
 	case q.joining:
 		return true
 	}
-	q.joining, q.joinAt = true, now
+	q.joining, q.joinAt = true, c.dev.now()
 	q.Unlock()
 	runtime.Gosched()
 	q.Lock()

@@ -191,8 +191,11 @@ func (c *ServerCall) run() {
 	c.trace.mark(queued)
 	err := c.ctx.Err()
 	if err == nil && !early {
-		start := time.Now()
-		if err = c.handle(); err == nil {
+		var start time.Time
+		if c.m.speed.wants(c.bytes, c.h.id) {
+			start = time.Now()
+		}
+		if err = c.handle(); err == nil && !start.IsZero() {
 			c.m.speed.observe(c.bytes, time.Since(start))
 		}
 	}

@@ -28,6 +28,7 @@ type batch struct {
 	seg    int  // size of every packet but the last
 	closed bool // a shorter packet was the last
 	max    int  // packets
+	bare   bool // no ICRC between loopback addresses
 	dst    netip.Addr
 	addrs  wire.Addrs
 }
@@ -41,9 +42,9 @@ type ref struct {
 // refMin is what is not worth a copy.
 const refMin = 2048
 
-func newBatch(src netip.Addr, max int) *batch {
+func newBatch(src netip.Addr, max int, o UDPOptions) *batch {
 	return &batch{
-		buf: make([]byte, 0, batchBytes), max: max,
+		buf: make([]byte, 0, batchBytes), max: max, bare: src.IsLoopback() && !o.ICRC,
 		addrs: wire.Addrs{Src: src, SrcPort: wire.Port, DstPort: wire.Port, DF: true},
 	}
 }
@@ -72,7 +73,7 @@ func (b *batch) full() bool {
 func (b *batch) add(dst netip.Addr, p *wire.Packet, segs [][]byte, n, size int) {
 	if b.n == 0 {
 		b.seg = size
-		b.dst, b.addrs.Dst = dst, dst
+		b.dst, b.addrs.Dst, b.addrs.None = dst, dst, b.bare && dst.IsLoopback()
 	}
 	at := len(b.buf)
 	b.addrs.ID = uint16(b.n)
@@ -169,7 +170,7 @@ type rawPacket func(b []byte, a *wire.Addrs) []byte
 
 // addRaw makes a batch of one packet.
 func (b *batch) addRaw(dst netip.Addr, build rawPacket) {
-	b.dst, b.addrs.Dst, b.addrs.ID = dst, dst, 0
+	b.dst, b.addrs.Dst, b.addrs.ID, b.addrs.None = dst, dst, 0, false
 	b.buf = build(b.buf[:0], &b.addrs)
 	b.n, b.seg, b.size, b.closed = 1, len(b.buf), len(b.buf), true
 }

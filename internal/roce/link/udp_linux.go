@@ -54,7 +54,7 @@ func openUDP(addr netip.Addr, h Handler, o UDPOptions) (*udpLink, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	l.tx.init(l, !o.NoOffload)
+	l.tx.init(l, o)
 	l.rx.init(l, gro)
 	l.wg.Add(1)
 	go l.read()

@@ -36,7 +36,7 @@ func openUDP(addr netip.Addr, h Handler, o UDPOptions) (*udpLink, error) {
 	// The system may allow less.
 	_ = c.SetReadBuffer(o.RecvBuffer)
 	_ = c.SetWriteBuffer(o.SendBuffer)
-	l := &udpLink{addr: addr, handler: h, mtu: interfaceMTU(addr), conn: c, batch: newBatch(addr, 1)}
+	l := &udpLink{addr: addr, handler: h, mtu: interfaceMTU(addr), conn: c, batch: newBatch(addr, 1, o)}
 	l.wg.Add(1)
 	go l.read()
 	return l, nil
@@ -105,7 +105,7 @@ func (l *udpLink) read() {
 		addrs.Src, addrs.SrcPort = src, from.Port()
 		batch[0] = Rx{Src: src, SrcPort: from.Port()}
 		switch {
-		case !addrs.CheckUnknownID(buf[:n]):
+		case !trusted(src, l.addr, buf[:n]) && !addrs.CheckUnknownID(buf[:n]):
 			l.rxBadICRC.Add(1)
 		case batch[0].Pkt.Decode(buf[:n]) != nil:
 			l.rxMalformed.Add(1)

@@ -155,7 +155,7 @@ func (r *receiver) split(l *udpLink, i int, b []byte, seg int) {
 		rx := &r.pkts[:len(r.pkts)+1][len(r.pkts)]
 		*rx = Rx{Src: src, SrcPort: srcPort}
 		switch {
-		case !r.addrs.CheckUnknownID(p):
+		case !trusted(src, l.addr, p) && !r.addrs.CheckUnknownID(p):
 			bad++
 		case rx.Pkt.Decode(p) != nil:
 			odd++

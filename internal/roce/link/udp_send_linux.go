@@ -38,12 +38,12 @@ type sender struct {
 // cmsgSpace holds one control message of up to 8 bytes.
 const cmsgSpace = unix.SizeofCmsghdr + 8
 
-func (s *sender) init(l *udpLink, gso bool) {
+func (s *sender) init(l *udpLink, o UDPOptions) {
 	n := batchPackets
-	if !gso {
+	if o.NoOffload {
 		n = 1
 	}
-	s.batch, s.zone = newBatch(l.addr, n), l.zone
+	s.batch, s.zone = newBatch(l.addr, n, o), l.zone
 	s.msg.Iov = &s.iov[0]
 	if l.addr.Is4() {
 		s.sa4 = unix.RawSockaddrInet4{Family: unix.AF_INET}

@@ -42,7 +42,7 @@ func (k *fakeKernel) transmit(pieces [][]byte, seg int) syscall.Errno {
 
 // faked opens a link whose system calls go to the fake.
 func faked(t *testing.T, s Handler) (*udpLink, *fakeKernel) {
-	l := open(t, UDP(UDPOptions{}), lo1, s).(*udpLink)
+	l := open(t, UDP(UDPOptions{ICRC: true}), lo1, s).(*udpLink)
 	k := &fakeKernel{errs: map[bool]syscall.Errno{}}
 	l.tx.transmit = k.transmit
 	return l, k

@@ -48,7 +48,9 @@ func TestUDPCarriesAnything(t *testing.T) {
 	}{
 		{"v4", v4(127, 0, 0, 1), v4(127, 0, 0, 2), UDPOptions{}},
 		{"v4 alone", v4(127, 0, 0, 1), v4(127, 0, 0, 2), UDPOptions{NoOffload: true}},
+		{"v4 with ICRC", v4(127, 0, 0, 1), v4(127, 0, 0, 2), UDPOptions{ICRC: true}},
 		{"v6", lo6, lo6, UDPOptions{}},
+		{"v6 with ICRC", lo6, lo6, UDPOptions{ICRC: true}},
 		{"v6 alone", lo6, lo6, UDPOptions{NoOffload: true}},
 	} {
 		t.Run(x.name, func(t *testing.T) {

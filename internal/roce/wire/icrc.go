@@ -28,6 +28,9 @@ type Addrs struct {
 	SrcPort, DstPort uint16
 	ID               uint16 // IPv4 identification; where it is unknown, the first guess
 	DF               bool   // IPv4 don't-fragment
+	// None puts 0 in place of the ICRC, which says that it was not computed, as a
+	// checksum of 0 does in UDP.
+	None bool
 
 	scratch [linkOnes + ipv6Header + udpHeader + crcHead]byte // a local one would escape
 }
@@ -75,7 +78,7 @@ func (a *Addrs) prefix(n int) int {
 // ICRC computes the CRC of a packet: b is everything behind the UDP header
 // except the ICRC itself.
 func (a *Addrs) ICRC(b []byte) uint32 {
-	if len(b) < BTHSize {
+	if len(b) < BTHSize || a.None {
 		return 0
 	}
 	n := a.prefix(len(b) + ICRCSize)
@@ -90,6 +93,9 @@ func (a *Addrs) ICRC(b []byte) uint32 {
 // ICRCParts is ICRC of a packet in pieces: the headers, the payload, which is
 // longer than crcHead, and the padding.
 func (a *Addrs) ICRCParts(head, payload, pad []byte) uint32 {
+	if a.None {
+		return 0
+	}
 	n := a.prefix(len(head) + len(payload) + len(pad) + ICRCSize)
 	first := a.scratch[n : n+crcHead-(n+crcHead)%16]
 	k := copy(first, head)
@@ -106,6 +112,12 @@ func (a *Addrs) ICRCParts(head, payload, pad []byte) uint32 {
 // AppendICRC closes a packet.
 func (a *Addrs) AppendICRC(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, a.ICRC(b))
+}
+
+// Bare tells that the ICRC of a packet was not computed.
+func Bare(b []byte) bool {
+	n := len(b) - ICRCSize
+	return n >= BTHSize && binary.LittleEndian.Uint32(b[n:]) == 0
 }
 
 // Check verifies a packet, ICRC included, whose identification is known.
