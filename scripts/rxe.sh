@@ -31,8 +31,9 @@ echo "rxe: the C door with checkptr and address sanitizer, ten times under GOGC=
 bin/softroce run -fail-on-warn -timeout 15m -- env GOGC=1 bin/suite-checkptr.test -test.run "$(cat scripts/door.cases)" -test.count 10 -test.timeout 14m
 bin/softroce run -fail-on-warn -timeout 15m -- env ASAN_OPTIONS=detect_leaks=0 bin/suite-asan.test -test.run "$(cat scripts/door.cases)" -test.timeout 14m
 
-echo "rxe: zrdma compare between two VMs, and with a device that goes away"
+echo "rxe: zrdma compare between two VMs, through an agent on a third, and with a device that goes away"
 bin/softroce run -fail-on-warn -hosts 2 -timeout 4m -script test/softroce/scripts/compare.txt
+bin/softroce run -fail-on-warn -hosts 3 -timeout 4m -script test/softroce/scripts/compare-dpu.txt
 bin/softroce run -timeout 4m -script test/softroce/scripts/compare-gone.txt
 
 echo "rxe: the harness itself; C peers, and the software device against rxe, in two VMs"

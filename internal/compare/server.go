@@ -172,7 +172,7 @@ func (s *Server) prepare(m message, old *source) (w way, src *source, err error)
 	if !ok {
 		return w, old, fmt.Errorf("this version of zrdma does not know %q", m.Way)
 	}
-	if w.can != nil {
+	if w.can != nil && !w.atClient {
 		if err := w.can(); err != nil {
 			return w, old, err
 		}

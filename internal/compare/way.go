@@ -12,9 +12,11 @@ type way struct {
 	title string
 	how   string // what moves each byte, at the sender and at the receiver
 	// can says whether this machine could, before anything is set up; nil: yes.
-	can   func() error
-	serve func(context.Context, *env) (part, error)
-	fetch func(context.Context, *env) (part, error)
+	can func() error
+	// atClient: can is about the client's machine only.
+	atClient bool
+	serve    func(context.Context, *env) (part, error)
+	fetch    func(context.Context, *env) (part, error)
 }
 
 // env is what one end of a run has to work with.

@@ -37,7 +37,8 @@ var dpuWay = way{
 		}
 		return nil
 	},
-	serve: serveDPU, fetch: fetchDPU,
+	atClient: true,
+	serve:    serveDPU, fetch: fetchDPU,
 }
 
 func blockKey(i uint64) string { return fmt.Sprintf("compare-%08d", i) }

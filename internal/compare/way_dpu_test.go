@@ -80,3 +80,13 @@ func TestBadStoreAddress(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, r.Ways[0].Cannot, "an address with a port is due")
 }
+
+// Only the client's machine needs to know the agent.
+func TestServerNeedsNoAgent(t *testing.T) {
+	t.Setenv(EnvAgent, "")
+	require.ErrorContains(t, dpuWay.can(), EnvAgent)
+	j := small()
+	_, src, err := (&Server{}).prepare(message{Way: dpuWay.name, Job: &j}, nil)
+	require.NoError(t, err)
+	src.close()
+}

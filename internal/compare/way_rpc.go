@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/zrdma/zrdma/mr"
@@ -29,7 +30,7 @@ const rpcMethod = "compare.block"
 // rpcEnd is what both ends have.
 type rpcEnd struct {
 	e      *env
-	ctx    *verbs.Context
+	ctx    *verbs.Context // of the software device; nil: dev has its own
 	dev    *qp.Device
 	region *mr.Region
 	bufs   []mr.Buf
@@ -39,18 +40,24 @@ func (p *rpcEnd) open(e *env) error { return p.openAs(e, e.device, mr.PoolConfig
 
 func (p *rpcEnd) openAs(e *env, device string, pool mr.PoolConfig) (err error) {
 	p.e = e
-	if p.ctx, err = openDevice(device, localIP(e.conn.c)); err != nil {
-		return err
-	}
-	e.m.watch(p.ctx)
 	pool.Memory.Huge = mr.HugeOff
-	p.dev, err = qp.Open(qp.DeviceConfig{Context: p.ctx, Logger: slog.New(slog.DiscardHandler), Pool: pool,
+	cfg := qp.DeviceConfig{Name: device, Logger: slog.New(slog.DiscardHandler), Pool: pool,
 		OnEvent: func(ev verbs.AsyncEvent) {
 			if ev.Type == verbs.EventDeviceFatal {
-				e.fail(fmt.Errorf("device %s was taken away", p.ctx.Name()))
+				e.fail(fmt.Errorf("device %s was taken away", device))
 			}
-		}})
-	return err
+		}}
+	if strings.HasPrefix(device, SoftDevice) {
+		if p.ctx, err = openDevice(device, localIP(e.conn.c)); err != nil {
+			return err
+		}
+		cfg.Context = p.ctx
+	} // else by name: the kernel's connection manager wants a context of its own
+	if p.dev, err = qp.Open(cfg); err != nil {
+		return err
+	}
+	e.m.watch(p.dev.Context())
+	return nil
 }
 
 // cut makes a Buf of each block of the region.
