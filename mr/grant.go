@@ -22,11 +22,13 @@ type GrantQP interface {
 	PD() *verbs.PD
 
 	// PostControl posts wr: a WRBindMW or a WRLocalInv. The queue pair sets its ID
-	// and SendSignaled, and when the device has a bind, its BindMW's key (SetRKey). What
-	// is posted later is executed later; it may pass what was posted before. It waits for room in the send queue until ctx ends. When it returns nil, done is called exactly once,
-	// from any goroutine, with nil for a good completion, else an error (a flush,
-	// or that the queue pair was destroyed); done does not block and posts nothing.
-	// When it returns an error nothing was posted and done is never called.
+	// and SendSignaled, and when the device has a bind, its BindMW's key (SetRKey).
+	// What is posted later is executed later; it may pass what was posted before. It
+	// waits for room in the send queue until ctx ends. When it returns nil, done is
+	// called exactly once, from any goroutine, with nil for a good completion, else an
+	// error (a flush, or that the queue pair was destroyed); done does not block and
+	// posts nothing. When it returns an error nothing was posted and done is never
+	// called.
 	PostControl(ctx context.Context, wr verbs.SendWR, done func(error)) error
 
 	// Kill moves the queue pair to ERR, or destroys it, and returns nil once every

@@ -11,7 +11,7 @@ import (
 
 type flight = mr.Flight
 
-// pending is an operation posted and not completed. One cache line.
+// pending is an operation posted and not completed.
 type pending struct {
 	kind     Kind
 	probe    bool // of control
