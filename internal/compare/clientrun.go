@@ -172,7 +172,7 @@ func (c *client) finish(p part) (message, error) {
 // progress tells how far a run is, and gives up one in which nothing comes.
 func (c *client) progress(ctx context.Context, cancel context.CancelCauseFunc, e *env, name string, round int) {
 	begin := time.Now()
-	last, since := int64(0), begin
+	last, since, told := int64(0), begin, begin
 	for tick := time.NewTicker(progressEvery); ; {
 		select {
 		case <-ctx.Done():
@@ -185,6 +185,10 @@ func (c *client) progress(ctx context.Context, cancel context.CancelCauseFunc, e
 			} else if now.Sub(since) > silence {
 				cancel(fmt.Errorf("no block came for %v: is the network, or the device, gone?", silence))
 				return
+			}
+			if now.Sub(told) > aliveEvery {
+				told = now
+				_ = c.ctl.send(message{Type: msgAlive}) // who reads from it sees that the server is gone
 			}
 			c.cfg.OnEvent(Event{Way: name, Round: round, Moved: n, Total: e.job.Blocks() * int64(e.job.Block), Took: now.Sub(begin)})
 		}

@@ -1,7 +1,10 @@
 package compare
 
 import (
+	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -59,4 +62,27 @@ func TestContent(t *testing.T) {
 // What the other end says reaches the operator's terminal.
 func TestPlain(t *testing.T) {
 	require.Equal(t, "no?[2Jdevice\nhere", plain("no\x1b[2Jdevice\nhere"))
+}
+
+// A client that only says that it is alive keeps its run, one that says nothing not.
+func TestClientSilence(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	defer func(d time.Duration) { clientSilence = d }(clientSilence)
+	clientSilence = time.Second
+	r := serverRun{ctl: newControl(a)}
+	client := newControl(b)
+	go func() {
+		for range 6 {
+			time.Sleep(clientSilence / 4)
+			_ = client.send(message{Type: msgAlive})
+		}
+		_ = client.send(message{Type: msgStop})
+	}()
+	m, err := r.untilSaid()
+	require.NoError(t, err)
+	require.Equal(t, msgStop, m.Type)
+	_, err = r.untilSaid()
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }

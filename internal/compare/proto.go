@@ -18,7 +18,7 @@ import (
 // each answered by one; on one for data, what the way wants.
 const (
 	magic    = "zrdmaCMP"
-	protocol = 1
+	protocol = 2
 
 	forControl = 'c'
 	forData    = 'd'
@@ -29,6 +29,13 @@ const (
 	patience = 30 * time.Second // with a peer that should answer at once; the machine may be busy
 	idle     = 2 * time.Minute  // of a client, between two runs
 	stall    = 5 * time.Second  // of an RPC peer, likewise: a virtual machine that is not run for a second is not dead
+)
+
+// While a run goes on the client says that it is alive, and is given up when it has
+// not for clientSilence. Tests have less patience.
+var (
+	aliveEvery    = 10 * time.Second
+	clientSilence = time.Minute
 )
 
 type preamble struct {
@@ -86,6 +93,7 @@ const (
 	msgReady   = "ready" // the server's end of the way is set up
 	msgStart   = "start"
 	msgStarted = "started"
+	msgAlive   = "alive" // now and then between started and stop; not answered
 	msgStop    = "stop"
 	msgDone    = "done"
 	msgFailed  = "failed"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 )
 
@@ -68,6 +69,20 @@ func (r *serverRun) tell(m message) error {
 	return r.ctl.send(m)
 }
 
+// untilSaid waits for the client's next word but that it is alive. One that was
+// stopped must not keep others out.
+func (r *serverRun) untilSaid() (message, error) {
+	for {
+		m, err := r.ctl.receive(clientSilence)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("it has said nothing for %v: %w", clientSilence, err)
+		}
+		if err != nil || m.Type != msgAlive {
+			return m, err
+		}
+	}
+}
+
 // measure serves until the client says stop.
 func (r *serverRun) measure(ctx context.Context, p part, m *meter, fail context.CancelCauseFunc) error {
 	said, err := r.ctl.receive(patience)
@@ -91,7 +106,7 @@ func (r *serverRun) measure(ctx context.Context, p part, m *meter, fail context.
 			}
 			ran <- err
 		}()
-		said, err = r.ctl.receive(0)
+		said, err = r.untilSaid()
 	} else {
 		ran <- nil
 	}
