@@ -30,9 +30,10 @@ func IsRXE(c *verbs.Context) bool {
 }
 
 // RepeatsLocal tells devices that execute binds and invalidations again when they
-// send again what stands before them: rxe up to 6.12 at least, by reading
-// drivers/infiniband/sw/rxe/rxe_req.c (req_retry goes back to the oldest request
-// that has not completed; rxe_do_local_ops does not look whether one is done).
+// send again what stands before them: rxe of 6.1 and 6.12 at least, by test (docs/rxe.md)
+// and by reading drivers/infiniband/sw/rxe/rxe_req.c of 6.1: req_retry goes back to the
+// oldest request that has not completed; rxe_do_local_ops does not look whether one
+// is done.
 // ZRDMA_NO_WORKAROUNDS=1 denies it, for tests that show the need.
 func RepeatsLocal(c *verbs.Context) bool {
 	return IsRXE(c) && os.Getenv("ZRDMA_NO_WORKAROUNDS") != "1"
