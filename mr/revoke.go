@@ -313,11 +313,16 @@ func (t *Grant) fence(ctx context.Context) {
 // when a window is invalidated twice: a peer that was not waited for may be sending
 // its SEND with invalidate. A window that is no more is only an error to it.
 func (t *Grant) deallocate() {
+	late := time.NewTimer(t.g.cfg.Grace)
+	defer late.Stop()
 	select {
-	case <-t.Bound(): // a bind that finds no window would end the connection
-	case <-time.After(t.g.cfg.Grace):
+	case <-t.Bound():
+		t.harder(nil)
+	case <-late.C:
+		// The bind may be on its way to the device still: it must not find a window
+		// that is gone.
+		t.kill([]error{fmt.Errorf("the bind has not completed within %v", t.g.cfg.Grace)})
 	}
-	t.harder(nil)
 }
 
 // invalidate posts LOCAL_INV. Of its completion and the end of the grace whatever
@@ -393,6 +398,11 @@ func (t *Grant) harder(first error) {
 			t.g.harder.Add(1)
 		}
 	}
+	t.kill(errs)
+}
+
+// kill ends the queue pair, the last resort. errs is why.
+func (t *Grant) kill(errs []error) {
 	ctx, cancel := context.WithTimeout(context.Background(), t.g.cfg.Grace)
 	defer cancel()
 	t.g.killed.Add(1)

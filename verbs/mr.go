@@ -244,12 +244,23 @@ func (d *PD) AllocMW(t MWType) (*MW, error) {
 // Type is the type of the window.
 func (w *MW) Type() MWType { return w.t }
 
-// RKey is the key of the last bind.
-func (w *MW) RKey() RKey { return w.p.RKey() }
+// RKey is the key of the last bind; 0 once the window is closed.
+func (w *MW) RKey() RKey {
+	if w.h.Enter() != nil {
+		return 0
+	}
+	defer w.h.Exit()
+	return w.p.RKey()
+}
 
 // SetRKey stores the key of a type 2 bind, once it was posted: libibverbs leaves
 // that to the application, and the next bind fails without it.
-func (w *MW) SetRKey(k RKey) { w.p.SetRKey(k) }
+func (w *MW) SetRKey(k RKey) {
+	if w.h.Enter() == nil {
+		w.p.SetRKey(k)
+		w.h.Exit()
+	}
+}
 
 // Close frees the window; a bound one is unbound by it.
 //

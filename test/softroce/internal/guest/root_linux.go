@@ -135,8 +135,12 @@ func furnish(cfg Config) error {
 		}
 	}
 	dir := filepath.Join("/lib/modules", cfg.Release)
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "modules.dep")); err == nil {
 		return nil
+	}
+	// Kernel headers leave a folder without modules.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("link %s: %w", dir, err)
 	}
 	if err := os.MkdirAll("/lib/modules", 0o755); err != nil {
 		return fmt.Errorf("link %s: %w", dir, err)
