@@ -6,6 +6,7 @@ package netpoll
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,6 @@ type FD struct {
 	rc      syscall.RawConn
 	turn    chan struct{} // one waiter at a time owns the deadline
 	stopped atomic.Bool
-	kicked  atomic.Bool
 	trying  sync.Mutex // held around try, so that Interrupt can wait for it
 }
 
@@ -110,7 +110,9 @@ func (x *FD) Wait(ctx context.Context, try func() syscall.Errno) error {
 		return syscall.ECANCELED
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case x.kicked.Swap(false):
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// A Kick, or several: the deadline of one may come when another has been
+		// answered already. Who made it did so before this returns.
 		x.f.SetReadDeadline(time.Time{})
 		return syscall.EAGAIN
 	}
@@ -120,7 +122,6 @@ func (x *FD) Wait(ctx context.Context, try func() syscall.Errno) error {
 // Kick makes the Wait under way, or else the next one, return EAGAIN, so that
 // its caller looks at the world again.
 func (x *FD) Kick() {
-	x.kicked.Store(true)
 	x.f.SetReadDeadline(time.Unix(1, 0))
 }
 

@@ -256,3 +256,32 @@ func threads(t *testing.T) int {
 	t.Fatal("no Threads line")
 	return 0
 }
+
+// Kicks that come together, or while one is answered, are kicks and nothing else.
+func TestKicksTogether(t *testing.T) {
+	x, _ := eventfd(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	var kickers sync.WaitGroup
+	for range 4 {
+		kickers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					x.Kick()
+				}
+			}
+		})
+	}
+	for range 20000 {
+		if err := x.Wait(ctx, func() syscall.Errno { return syscall.EAGAIN }); err != syscall.EAGAIN {
+			t.Errorf("a kicked Wait returned %v", err)
+			break
+		}
+	}
+	close(done)
+	kickers.Wait()
+}
