@@ -28,6 +28,7 @@ type scriptQP struct {
 	killHangs bool
 	destroyed bool
 	kills     int
+	atKill    func()
 	unbound   []verbs.RKey
 }
 
@@ -56,6 +57,9 @@ func (q *scriptQP) PostControl(_ context.Context, wr verbs.SendWR, done func(err
 func (q *scriptQP) Kill(ctx context.Context) (bool, error) {
 	q.mu.Lock()
 	q.kills++
+	if q.atKill != nil {
+		q.atKill()
+	}
 	hangs := q.killHangs
 	q.mu.Unlock()
 	if hangs {
@@ -264,6 +268,22 @@ func TestRXEDeallocatesBehindTheBind(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(start), time.Second)
 		require.NoError(t, b.Release())
 		require.Zero(t, r.q.kills)
+	})
+}
+
+// A bind that does not complete may be on its way to the device still: the queue pair
+// ends before the window goes.
+func TestRXEBindNeverCompletes(t *testing.T) {
+	grants(t, GranterConfig{Grace: time.Second}, &fakeDev{}, func(r *grantRig) {
+		r.g.onRXE, r.q.auto = true, false
+		g, err := r.g.Start(r.t.Context(), r.q, get(r.t, r.p, 100), DeviceReads)
+		require.NoError(t, err)
+		r.q.atKill = func() { require.EqualValues(t, 1, r.dev.mws.Load(), "the window was freed first") }
+		b, err := g.Revoke(r.t.Context())
+		require.NoError(t, err)
+		require.NoError(t, b.Release())
+		require.Equal(t, 1, r.q.kills)
+		require.Zero(t, r.dev.mws.Load(), "windows")
 	})
 }
 

@@ -33,10 +33,9 @@ const (
 
 // While a run goes on the client says that it is alive, and is given up when it has
 // not for clientSilence. Tests have less patience.
-var (
-	aliveEvery    = 10 * time.Second
-	clientSilence = time.Minute
-)
+const aliveEvery = 10 * time.Second
+
+var clientSilence = time.Minute
 
 type preamble struct {
 	kind    byte
